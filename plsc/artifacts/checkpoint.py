@@ -1,0 +1,43 @@
+"""Checkpoint: weights and optimizer state of one step, in files that any number of ranks can read.
+
+All tensors are safetensors files (no pickle). ``backbone`` holds the backbone's ``state_dict`` and its optimizer
+state under ``optimizer/<parameter>/<slot>``. The class axis of the head is cut into row blocks, one file each: tensor
+``weight`` [rows, D], ``bias`` [rows] if there is one, and ``optimizer/<parameter>/<slot>``; a block knows its first row, so
+a reader with another number of ranks takes the rows that it needs from whichever blocks hold them.
+"""
+
+from typing import ClassVar
+
+from plsc.artifacts.index import Artifact, Payload
+from plsc.errors import CheckpointError
+
+__all__ = ["Checkpoint", "HeadBlock"]
+
+
+class HeadBlock(Payload):
+    """Rows ``first_class .. first_class + num_classes - 1`` of the head."""
+
+    first_class: int
+    num_classes: int
+
+
+class Checkpoint(Artifact):
+    """Index of one checkpoint. The train stage's own index is that of its last one."""
+
+    ERROR: ClassVar[type[CheckpointError]] = CheckpointError
+
+    step: int
+    """Steps done."""
+    epoch: int
+    """Epochs done."""
+    samples_seen: int
+    num_classes: int
+    embedding_size: int
+    ranks: int
+    """Ranks that wrote it (for information; any number can read it)."""
+    dataset_uri: str
+    """Index of the data set it was trained on."""
+    backbone: Payload
+    head: list[HeadBlock]
+    figures: dict[str, float]
+    """Last values: loss, samples_per_s, accuracy of verified benchmarks, ..."""

@@ -1,0 +1,110 @@
+"""The index: the small JSON document that *is* an artifact at a door between two stages.
+
+An index names the payload (shards, checkpoint files, a graph) with sizes and SHA-256 digests, tells where it comes
+from, and is written after all of it: an interrupted stage leaves no index. Format, as JSON::
+
+    {"kind": "ShardSet", "version": 1, "provenance": {...}, ...fields of the artifact}
+
+``version`` rises when a reader of the old version could misunderstand; readers refuse what they do not know.
+"""
+
+import datetime
+from typing import Any, ClassVar, Self
+
+import pydantic
+
+import plsc.storage as storage
+from plsc.errors import ArtifactError
+
+__all__ = ["Artifact", "Payload", "Provenance", "Value", "now"]
+
+_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+def now() -> str:
+    """Return the current time as ISO 8601 in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class Value(pydantic.BaseModel):
+    """Base of the parts of an index: immutable, and strict about unknown fields and non-finite numbers."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Payload(Value):
+    """One file that belongs to an artifact."""
+
+    uri: str
+    """Where it lies."""
+    size_bytes: int
+    sha256: str
+    """64 hexadecimal digits."""
+
+
+class Provenance(Value):
+    """Where an artifact comes from."""
+
+    run_id: str
+    experiment: str
+    created_at: str
+    """ISO 8601, UTC."""
+    seconds: float
+    """What the stage took, in seconds."""
+    config: dict[str, Any]
+    """The resolved configuration of the run."""
+
+
+class Artifact(Value):
+    """Base of every artifact: reads and writes itself as an index."""
+
+    VERSION: ClassVar[int] = 1
+    ERROR: ClassVar[type[ArtifactError]] = ArtifactError
+
+    provenance: Provenance
+
+    def to_json(self) -> bytes:
+        """Return the index as indented UTF-8 JSON."""
+        header = {"kind": type(self).__name__, "version": self.VERSION}
+        document = header | self.model_dump(mode="json")
+        return pydantic.TypeAdapter(dict[str, Any]).dump_json(document, indent=1) + b"\n"
+
+    def write(self, uri: str) -> None:
+        """Write the index to ``uri`` (atomically: this commits the artifact).
+
+        Raises:
+            StorageError: If the store refuses.
+        """
+        storage.write_bytes(uri, self.to_json())
+
+    @classmethod
+    def read(cls, uri: str) -> Self:
+        """Read the index at ``uri`` and check that it is one of this kind and version.
+
+        Raises:
+            StorageError: If it cannot be read.
+            ArtifactError: If it is not what it should be (each kind raises its own subclass).
+        """
+        return cls.from_json(storage.read_bytes(uri, limit_bytes=_LIMIT_BYTES), uri)
+
+    @classmethod
+    def from_json(cls, content: bytes, uri: str) -> Self:
+        """Parse an index; ``uri`` is only for messages.
+
+        Raises:
+            ArtifactError: If it is not an index of this kind and version.
+        """
+        expected = f"expected an index of kind {cls.__name__}, version {cls.VERSION}"
+        try:
+            document = pydantic.TypeAdapter(dict[str, Any]).validate_json(content)
+        except pydantic.ValidationError as error:
+            raise cls.ERROR(f"{uri}: {expected}, found no JSON object: write it again with its stage") from error
+        found = (document.pop("kind", None), document.pop("version", None))
+        if found != (cls.__name__, cls.VERSION):
+            raise cls.ERROR(f"{uri}: {expected}, found {found[0]}, version {found[1]}: check which uri was given")
+        try:
+            return cls.model_validate(document)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise cls.ERROR(f"{uri}: {expected}, but {where}: {first['msg']}: write it again with its stage") from error

@@ -1,0 +1,25 @@
+"""OnnxModel: the exported graph, between export and deploy.
+
+The graph takes ``images``: uint8 [n, size, size, 3] (RGB, height first), n free, and gives ``embeddings``: float32
+[n, embedding_size] of length 1. Normalisation of pixels and of embeddings happens inside, so no client can do it
+differently. Its ``metadata_props`` hold run id, configuration digest and verification thresholds.
+"""
+
+from plsc.artifacts.index import Artifact, Payload
+
+__all__ = ["INPUT_NAME", "OUTPUT_NAME", "OnnxModel"]
+
+INPUT_NAME = "images"
+OUTPUT_NAME = "embeddings"
+
+
+class OnnxModel(Artifact):
+    """Index of an exported graph."""
+
+    graph: Payload
+    """The ``.onnx`` file."""
+    opset: int
+    image_size: int
+    embedding_size: int
+    parity_max_abs: float
+    """Largest absolute difference to the torch model on the parity images."""

@@ -1,0 +1,258 @@
+"""Every setting of plsc, in river order: the types that Hydra checks each key and value against.
+
+The root is ``PipelineConfig``. Values live in ``config.yaml`` and the YAML of each group; an experiment
+(``experiment/<name>.yaml``) holds only what differs. Fields whose default is an ``${...}`` interpolation are
+filled from elsewhere in the same tree.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+__all__ = [
+    "ColumnOrder",
+    "DeployConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "HeadConfig",
+    "Loss",
+    "ModelConfig",
+    "Optimizer",
+    "OptimizerConfig",
+    "PipelineConfig",
+    "Precision",
+    "PreprocessConfig",
+    "Schedule",
+    "ScheduleConfig",
+    "TrainConfig",
+]
+
+
+class ColumnOrder(Enum):
+    """Which column of a base64 record holds the image."""
+
+    auto = "auto"
+    image_label = "image_label"
+    label_image = "label_image"
+
+
+class Loss(Enum):
+    """What the head minimises."""
+
+    arcface = "arcface"
+    cosface = "cosface"
+    softmax = "softmax"
+
+
+class Optimizer(Enum):
+    """How weights follow their gradients."""
+
+    sgd = "sgd"
+    adamw = "adamw"
+
+
+class Schedule(Enum):
+    """How the learning rate falls after its warm-up."""
+
+    step = "step"
+    cosine = "cosine"
+    poly = "poly"
+
+
+class Precision(Enum):
+    """The dtype of the backbone's arithmetic (weights, statistics and the head stay fp32)."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+@dataclass
+class PreprocessConfig:
+    """Records in, shards out."""
+
+    num_classes: int = 0
+    """Classes of the task, C: a label outside 0..C-1 is a bad row. 0: the largest label found, plus one."""
+    column_order: ColumnOrder = ColumnOrder.auto
+    """Which column holds the image; ``auto`` looks at the first good rows of every part and says what it found."""
+    samples_per_shard: int = 4096
+    """Largest number of samples in one shard; shards differ by at most one sample."""
+    max_bad_fraction: float = 0.01
+    """The stage fails when more than this fraction of the rows is bad (each is quarantined with its reason)."""
+
+
+@dataclass
+class ModelConfig:
+    """The backbone: images to embeddings."""
+
+    name: str = MISSING
+    """A name of the registry (``plsc.models``), or ``package.module:Class`` of your own."""
+    embedding_size: int = 512
+    """Dimensions of the embedding, D."""
+    dropout: float = 0.0
+    """Probability of dropping a value in front of the last fully connected layer."""
+
+
+@dataclass
+class HeadConfig:
+    """The distributed classifier on top of the embeddings."""
+
+    loss: Loss = Loss.arcface
+    """``arcface``: cos(theta + margin); ``cosface``: cos(theta) - margin; ``softmax``: plain, with a bias."""
+    margin: float = 0.5
+    """ArcFace: radians added to the target's angle; CosFace: subtracted from its cosine. Unused by softmax."""
+    scale: float = 64.0
+    """Factor on the cosines before the softmax. Unused by softmax."""
+
+
+@dataclass
+class OptimizerConfig:
+    """The optimizer of backbone and head."""
+
+    name: Optimizer = Optimizer.sgd
+    """``sgd`` (momentum, coupled weight decay) or ``adamw``."""
+    lr: float = 0.1
+    """Peak learning rate at ``lr_batch_size`` samples a step."""
+    lr_batch_size: int = 1024
+    """The global batch that ``lr`` is meant for; the rate scales linearly with the real one. 0: never scaled."""
+    momentum: float = 0.9
+    """SGD's momentum; AdamW's beta1."""
+    weight_decay: float = 5e-4
+    """Weight decay of all weights with two or more dimensions, the class centers included."""
+
+
+@dataclass
+class ScheduleConfig:
+    """The learning rate over the steps."""
+
+    name: Schedule = Schedule.step
+    """``step``: times ``factor`` at each boundary; ``cosine`` and ``poly``: down to zero at the last step."""
+    warmup_epochs: float = 0.0
+    """Epochs in which the rate rises linearly from near zero."""
+    boundaries: list[int] = field(default_factory=lambda: [100000, 160000, 220000])
+    """Steps at which ``step`` multiplies the rate."""
+    factor: float = 0.1
+    """What ``step`` multiplies it with."""
+    power: float = 2.0
+    """Exponent of ``poly``."""
+
+
+@dataclass
+class TrainConfig:
+    """Shards in, checkpoints out."""
+
+    dataset_uri: str = "${store_uri}/runs/${run_id}/preprocess/index.json"
+    """Index of the shards to train on (default: what this run's preprocess wrote)."""
+    resume_run: str = ""
+    """Run whose newest checkpoint to go on from. Empty: this run's own, if it has one."""
+    ranks: int = 2
+    """Processes that share the classes; torchrun starts them."""
+    threads_per_rank: int = 1
+    """CPU threads of each rank. 0: the machine's cores divided by the ranks."""
+    epochs: int = 120
+    """Passes over the data set."""
+    max_steps: int = 0
+    """Stop after this many steps, whatever ``epochs`` says. 0: no limit."""
+    global_batch_size: int = 1024
+    """Samples of one step over all ranks, Bg: a multiple of the number of ranks."""
+    precision: Precision = Precision.bf16
+    """Arithmetic of the backbone."""
+    flip: bool = True
+    """Mirror every second image at random (faces: yes; characters: no)."""
+    shift: int = 0
+    """Move images at random by up to this many pixels each way, edges repeated."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    margin_warmup_epochs: float = 0.0
+    """Epochs in which the margin rises linearly from zero to ``head.margin``."""
+    checkpoint_every_steps: int = 2000
+    """Steps between checkpoints; the last step writes one as well. 0: only the last."""
+    keep_checkpoints: int = 5
+    """Newest checkpoints to keep."""
+    verify_every_epochs: int = 1
+    """Epochs between verifications on ``verify_benchmarks``. 0: never."""
+    verify_benchmarks: list[str] = field(default_factory=lambda: ["lfw"])
+    """Benchmarks to measure during training (all of them are measured by evaluate)."""
+    log_every_steps: int = 10
+    """Steps between lines of progress."""
+
+
+@dataclass
+class EvaluateConfig:
+    """Checkpoint in, report out; and the gate's thresholds."""
+
+    checkpoint_uri: str = "${store_uri}/runs/${run_id}/train/index.json"
+    """Index of the checkpoint to verify (default: this run's)."""
+    report_uri: str = "${store_uri}/runs/${run_id}/evaluate/index.json"
+    """Index of the report that the gate reads (default: this run's)."""
+    benchmarks: list[str] = field(default_factory=lambda: ["lfw", "cfp_fp", "agedb_30"])
+    """Verification sets ``<data_uri>/<name>.bin``."""
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """Smallest accuracy (0..1) per benchmark with which the gate lets a model through."""
+    flip: bool = True
+    """Add the mirrored image's embedding before normalising, as the face protocols do."""
+    folds: int = 10
+    """Folds of the protocol: thresholds are chosen on all but one and measured on that one."""
+    far_targets: list[float] = field(default_factory=lambda: [1e-1, 1e-2, 1e-3])
+    """False accept rates at which the true accept rate is reported."""
+    batch_size: int = 256
+    """Images embedded at once."""
+
+
+@dataclass
+class ExportConfig:
+    """Checkpoint in, ONNX graph out."""
+
+    checkpoint_uri: str = "${store_uri}/runs/${run_id}/train/index.json"
+    """Index of the checkpoint to export (default: this run's)."""
+    opset: int = 20
+    """ONNX operator set."""
+    parity_images: int = 32
+    """Images on which the graph must give the model's embeddings."""
+    parity_tolerance: float = 1e-4
+    """Largest absolute difference allowed between the normalised embeddings."""
+
+
+@dataclass
+class DeployConfig:
+    """ONNX graph in, live endpoint out."""
+
+    onnx_uri: str = "${store_uri}/runs/${run_id}/export/index.json"
+    """Index of the graph to serve (default: this run's)."""
+    repository_uri: str = "${store_uri}/models"
+    """Triton's model repository."""
+    model_name: str = "${name}"
+    """The name that clients ask for."""
+    server: str = "${oc.env:PLSC_TRITON_URL,127.0.0.1:8001}"
+    """Triton's gRPC address, host:port."""
+    timeout_s: float = 120.0
+    """Longest wait for the server, and for it to load the model."""
+    canary_tolerance: float = 1e-4
+    """Largest absolute difference allowed between embeddings over the wire and those of the graph."""
+    keep_versions: int = 3
+    """Newest versions to keep in the repository, the one that serves included."""
+
+
+@dataclass
+class PipelineConfig:
+    """The whole river."""
+
+    name: str = MISSING
+    """The experiment's name; the served model bears it."""
+    run_id: str = MISSING
+    """One run of the river: what its stages write lies under ``<store_uri>/runs/<run_id>``."""
+    seed: int = 0
+    """Seed of everything random: shuffle, weights, order, augmentation."""
+    store_uri: str = "${oc.env:PLSC_STORE_URI,s3://plsc}"
+    """Where everything that a stage writes goes."""
+    data_uri: str = MISSING
+    """Folder of the input: ``file_list.txt`` and its parts (or ``label.txt`` and ``images/``), and ``<benchmark>.bin``."""
+    image_size: int = 112
+    """Height and width of every image, in pixels."""
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    deploy: DeployConfig = field(default_factory=DeployConfig)

@@ -1,0 +1,110 @@
+"""What every doorway does around a stage: logging, provenance, the index written last, errors to exit codes.
+
+A stage is entered by two doorways that do the same: ``python -m plsc.<stage>`` (a person, torchrun, a Job) and the
+pipeline's step (``plsc.<stage>.step``). Only doorways configure logging, and only they end a process.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import plsc.storage as storage
+from plsc.artifacts.index import Provenance, now
+from plsc.conf import to_dict
+from plsc.conf.schema import PipelineConfig
+from plsc.errors import PlscError, StorageError
+
+__all__ = ["Stopwatch", "configure_logging", "enter", "failure_uri", "index_uri", "main"]
+
+log = logging.getLogger(__name__)
+
+
+class Stopwatch:
+    """Started when a stage begins; turns into the provenance of what it made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the stage began."""
+        return time.monotonic() - self._start
+
+    def provenance(self, config: PipelineConfig) -> Provenance:
+        """Return where an artifact made now, under ``config``, comes from."""
+        return Provenance(
+            run_id=config.run_id,
+            experiment=config.name,
+            created_at=now(),
+            seconds=round(self.seconds, 3),
+            config=to_dict(config),
+        )
+
+
+def index_uri(config: PipelineConfig, step: str) -> str:
+    """Return where ``step`` of this run writes its index."""
+    return storage.join(config.store_uri, "runs", config.run_id, step, "index.json")
+
+
+def failure_uri(config: PipelineConfig, step: str) -> str:
+    """Return where ``step`` of this run says why it failed."""
+    return storage.join(config.store_uri, "runs", config.run_id, step, "failure.json")
+
+
+def configure_logging(step: str, *, level: int = logging.INFO) -> None:
+    """Send log lines to standard output, each led by the step: ``[train] ...``."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter(f"[{step}] %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("plsc").setLevel(level)
+
+
+@contextmanager
+def enter(step: str, config: PipelineConfig) -> Iterator[None]:
+    """Run a step's work: log its begin and end, and on failure leave the reason in the store, then raise it.
+
+    The reason lies at ``failure_uri`` because the artifacts of a failed pipeline task are not uploaded.
+    """
+    watch = Stopwatch()
+    log.info("begins: experiment %s, run %s", config.name, config.run_id)
+    try:
+        yield
+    except PlscError as error:
+        log.error("%s: %s", type(error).__name__, error)  # noqa: TRY400  the message is written for people
+        _leave_failure(step, config, error)
+        raise
+    except Exception as error:
+        log.exception("unexpected %s", type(error).__name__)
+        _leave_failure(step, config, error)
+        raise
+    log.info("done in %.1f s", watch.seconds)
+
+
+def _leave_failure(step: str, config: PipelineConfig, error: Exception) -> None:
+    code = error.exit_code if isinstance(error, PlscError) else 1
+    document = {"step": step, "error": type(error).__name__, "message": str(error), "exit_code": code, "at": now()}
+    try:
+        storage.write_bytes(failure_uri(config, step), json.dumps(document, indent=1).encode())
+    except StorageError as failure:
+        log.warning("the reason could not be left in the store: %s", failure)
+
+
+@contextmanager
+def main(step: str) -> Iterator[None]:
+    """Wrap a ``__main__``: configure logging and end the process with the error's exit code.
+
+    Under torchrun only rank 0 logs information; the others log from warnings up.
+    """
+    first = os.environ.get("RANK", "0") == "0"
+    configure_logging(step, level=logging.INFO if first else logging.WARNING)
+    try:
+        yield
+    except PlscError as error:
+        log.debug("ended by %s", type(error).__name__)
+        sys.exit(error.exit_code)
