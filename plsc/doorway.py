@@ -14,11 +14,11 @@ from contextlib import contextmanager
 
 import plsc.storage as storage
 from plsc.artifacts.index import Provenance, now
-from plsc.conf import to_dict
+from plsc.conf import compose, split_overrides, to_dict
 from plsc.conf.schema import PipelineConfig
 from plsc.errors import PlscError, StorageError
 
-__all__ = ["Stopwatch", "configure_logging", "enter", "failure_uri", "index_uri", "main"]
+__all__ = ["Stopwatch", "configure_logging", "enter", "failure_uri", "index_uri", "main", "step"]
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,41 @@ def _leave_failure(step: str, config: PipelineConfig, error: Exception) -> None:
         storage.write_bytes(failure_uri(config, step), json.dumps(document, indent=1).encode())
     except StorageError as failure:
         log.warning("the reason could not be left in the store: %s", failure)
+
+
+@contextmanager
+def step(
+    name: str, *, experiment: str, overrides: str, data_uri: str, run_id: str, inputs: dict[str, str] | None = None
+) -> Iterator[PipelineConfig]:
+    """Enter a stage as a step of the pipeline: configure logging, compose, and ``enter`` with the configuration.
+
+    Args:
+        name: The step.
+        experiment: The pipeline's parameter of that name.
+        overrides: Likewise; Hydra overrides in one line. They win over ``data_uri`` and ``run_id``.
+        data_uri: Likewise; empty means the experiment's own.
+        run_id: The pipeline run.
+        inputs: Configuration key -> uri of each index that another step hands on; they win over everything.
+
+    Raises:
+        ConfigError: If the configuration is wrong.
+    """
+    configure_logging(name)
+    given = {"run_id": run_id} | ({"data_uri": data_uri} if data_uri else {})
+    config = compose(
+        experiment,
+        *(_assign(key, value) for key, value in given.items()),
+        *split_overrides(overrides),
+        *(_assign(key, value) for key, value in (inputs or {}).items()),
+    )
+    with enter(name, config):
+        yield config
+
+
+def _assign(key: str, value: str) -> str:
+    """Return the Hydra override that sets ``key`` to the string ``value``, whatever characters it holds."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 @contextmanager
