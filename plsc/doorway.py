@@ -1,7 +1,8 @@
-"""What every doorway does around a stage: logging, provenance, the index written last, errors to exit codes.
+"""What every doorway does around a stage: logging, provenance, failures, exit codes.
 
-A stage is entered by two doorways that do the same: ``python -m plsc.<stage>`` (a person, torchrun, a Job) and the
-pipeline's step (``plsc.<stage>.step``). Only doorways configure logging, and only they end a process.
+A stage is entered by two doorways that do the same: ``python -m plsc.<stage>`` (a person, torchrun,
+a Job) and the pipeline's step (``plsc.<stage>.step``). Only doorways configure logging, and only
+they end a process.
 """
 
 import json
@@ -12,13 +13,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import plsc.storage as storage
+from plsc import storage
 from plsc.artifacts.index import Provenance, now
 from plsc.conf import compose, split_overrides, to_dict
 from plsc.conf.schema import PipelineConfig
 from plsc.errors import PlscError, StorageError
 
-__all__ = ["Stopwatch", "configure_logging", "enter", "failure_uri", "index_uri", "main", "step"]
+__all__ = [
+    "Stopwatch",
+    "assign",
+    "configure_logging",
+    "enter",
+    "failure_uri",
+    "index_uri",
+    "main",
+    "step",
+    "step_overrides",
+]
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +78,10 @@ def configure_logging(step: str, *, level: int = logging.INFO) -> None:
 
 @contextmanager
 def enter(step: str, config: PipelineConfig) -> Iterator[None]:
-    """Run a step's work: log its begin and end, and on failure leave the reason in the store, then raise it.
+    """Run a step's work; on failure leave the reason in the store, then raise it.
 
-    The reason lies at ``failure_uri`` because the artifacts of a failed pipeline task are not uploaded.
+    The reason lies at ``failure_uri`` because the artifacts of a failed pipeline task are not
+    uploaded.
     """
     watch = Stopwatch()
     log.info("begins: experiment %s, run %s", config.name, config.run_id)
@@ -88,45 +100,76 @@ def enter(step: str, config: PipelineConfig) -> Iterator[None]:
 
 def _leave_failure(step: str, config: PipelineConfig, error: Exception) -> None:
     code = error.exit_code if isinstance(error, PlscError) else 1
-    document = {"step": step, "error": type(error).__name__, "message": str(error), "exit_code": code, "at": now()}
+    document = {
+        "step": step,
+        "error": type(error).__name__,
+        "message": str(error),
+        "exit_code": code,
+        "at": now(),
+    }
     try:
         storage.write_bytes(failure_uri(config, step), json.dumps(document, indent=1).encode())
     except StorageError as failure:
         log.warning("the reason could not be left in the store: %s", failure)
 
 
+def step_overrides(
+    *, overrides: str, data_uri: str, run_id: str, inputs: dict[str, str] | None = None
+) -> list[str]:
+    """Return the Hydra overrides that a step's parameters stand for; later ones win.
+
+    Args:
+        overrides: The pipeline's parameter of that name: Hydra overrides in one line. They win over
+            ``data_uri`` and ``run_id``.
+        data_uri: Likewise; empty means the experiment's own.
+        run_id: The pipeline run.
+        inputs: Configuration key -> uri of each index that another step hands on; they win over
+            everything.
+
+    Raises:
+        ConfigError: If a quote is not closed.
+    """
+    given = {"run_id": run_id} | ({"data_uri": data_uri} if data_uri else {})
+    return [
+        *(assign(key, value) for key, value in given.items()),
+        *split_overrides(overrides),
+        *(assign(key, value) for key, value in (inputs or {}).items()),
+    ]
+
+
 @contextmanager
 def step(
-    name: str, *, experiment: str, overrides: str, data_uri: str, run_id: str, inputs: dict[str, str] | None = None
+    name: str,
+    *,
+    experiment: str,
+    overrides: str,
+    data_uri: str,
+    run_id: str,
+    inputs: dict[str, str] | None = None,
 ) -> Iterator[PipelineConfig]:
-    """Enter a stage as a step of the pipeline: configure logging, compose, and ``enter`` with the configuration.
+    """Enter a stage as a step of the pipeline: configure logging, compose, and ``enter``.
 
     Args:
         name: The step.
         experiment: The pipeline's parameter of that name.
-        overrides: Likewise; Hydra overrides in one line. They win over ``data_uri`` and ``run_id``.
-        data_uri: Likewise; empty means the experiment's own.
+        overrides: As for ``step_overrides``; so the others.
+        data_uri: Folder of the input; empty: the experiment's own.
         run_id: The pipeline run.
-        inputs: Configuration key -> uri of each index that another step hands on; they win over everything.
+        inputs: Configuration key -> uri of each index that another step hands on.
 
     Raises:
         ConfigError: If the configuration is wrong.
     """
     configure_logging(name)
-    given = {"run_id": run_id} | ({"data_uri": data_uri} if data_uri else {})
-    config = compose(
-        experiment,
-        *(_assign(key, value) for key, value in given.items()),
-        *split_overrides(overrides),
-        *(_assign(key, value) for key, value in (inputs or {}).items()),
-    )
+    given = step_overrides(overrides=overrides, data_uri=data_uri, run_id=run_id, inputs=inputs)
+    config = compose(experiment, *given)
     with enter(name, config):
         yield config
 
 
-def _assign(key: str, value: str) -> str:
-    """Return the Hydra override that sets ``key`` to the string ``value``, whatever characters it holds."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+def assign(key: str, value: str) -> str:
+    """Return the Hydra override that sets ``key`` to the string ``value``, whatever it holds."""
+    escaped = value.replace('"', '\\"')
     return f'{key}="{escaped}"'
 
 

@@ -26,7 +26,9 @@ class Progress:
     Lines, not a redrawn bar: they read the same in a terminal, in KFP's log view and in a file.
     """
 
-    def __init__(self, log: logging.Logger, what: str, total: int, *, unit: str, interval_s: float = 5.0) -> None:
+    def __init__(
+        self, log: logging.Logger, what: str, total: int, *, unit: str, interval_s: float = 5.0
+    ) -> None:
         self._log = log
         self._what = what
         self._total = total
@@ -55,10 +57,19 @@ class Progress:
     def finish(self) -> None:
         """Log the closing line."""
         seconds = time.monotonic() - self._start
-        self._log.info("%s: %d %s in %s (%.0f/s)", self._what, self._done, self._unit, duration(seconds), self.rate)
+        self._log.info(
+            "%s: %d %s in %s (%.0f/s)",
+            self._what,
+            self._done,
+            self._unit,
+            duration(seconds),
+            self.rate,
+        )
 
 
-def track(log: logging.Logger, what: str, items: Iterable[_T], *, total: int, unit: str) -> Iterator[_T]:
+def track(
+    log: logging.Logger, what: str, items: Iterable[_T], *, total: int, unit: str
+) -> Iterator[_T]:
     """Yield ``items`` while logging progress."""
     progress = Progress(log, what, total, unit=unit)
     for item in items:

@@ -1,13 +1,13 @@
 """The one door to bytes: objects under ``s3://`` and files on disk behind the same few functions.
 
-A *uri* is ``s3://bucket/key`` (``minio://`` means the same; KFP writes it), ``file:///path``, or a plain path.
-The S3 endpoint and credentials come from the environment alone (``S3_ENDPOINT`` or ``AWS_ENDPOINT_URL_S3``,
-``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_DEFAULT_REGION``): they are facts of the place where a
-process runs, and secrets belong in no parameter.
+A *uri* is ``s3://bucket/key`` (``minio://`` means the same; KFP writes it), ``file:///path``, or a
+plain path. The S3 endpoint and credentials come from the environment alone (``S3_ENDPOINT`` or
+``AWS_ENDPOINT_URL_S3``, ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_DEFAULT_REGION``):
+they are facts of the place where a process runs, and secrets belong in no parameter.
 
-Every write is atomic: a reader sees the old object, or the whole new one, never a part. A stage therefore
-commits by writing its index last. botocore retries with backoff and checks CRCs on both ways; the indexes
-carry SHA-256 digests on top of that.
+Every write is atomic: a reader sees the old object, or the whole new one, never a part. A stage
+therefore commits by writing its index last. botocore retries with backoff and checks CRCs on both
+ways; the indexes carry SHA-256 digests on top of that.
 """
 
 import functools
@@ -82,7 +82,9 @@ def read_bytes(uri: str, *, limit_bytes: int | None = None) -> bytes:
     with open_reader(uri) as reader:
         content = reader.read() if limit_bytes is None else reader.read(limit_bytes + 1)
     if limit_bytes is not None and len(content) > limit_bytes:
-        raise StorageError(f"{uri} is larger than the {limit_bytes} bytes allowed for what it should hold")
+        raise StorageError(
+            f"{uri} is larger than the {limit_bytes} bytes allowed for what it should hold"
+        )
     return content
 
 
@@ -132,7 +134,9 @@ def upload(path: Path, uri: str) -> None:
     from boto3.s3.transfer import TransferConfig  # noqa: PLC0415
 
     bucket, key = _bucket_and_key(uri)
-    config = TransferConfig(multipart_threshold=_MULTIPART_BYTES, multipart_chunksize=_MULTIPART_BYTES)
+    config = TransferConfig(
+        multipart_threshold=_MULTIPART_BYTES, multipart_chunksize=_MULTIPART_BYTES
+    )
     with _explained(uri):
         _client().upload_file(str(path), bucket, key, Config=config)
 
@@ -155,30 +159,30 @@ def exists(uri: str) -> bool:
     """Return whether there is an object (or file) exactly at ``uri``.
 
     Raises:
-        StorageError: If the store cannot be asked (absence of a bucket included: it is a mistake, not a no).
+        StorageError: If the store cannot be asked (absence of a bucket included: it is a mistake,
+            not a no).
     """
     if not is_remote(uri):
         return _local(uri).is_file()
-    return any(found.uri == _canonical(uri) for found in list_objects(uri))
+    bucket, key = _bucket_and_key(uri)
+    with _explained(uri):
+        # The exact name is the first that begins with it; HEAD would not tell an absent bucket.
+        page = _client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+    return any(entry["Key"] == key for entry in page.get("Contents", []))
 
 
 def list_objects(prefix: str) -> Iterator[ObjectInfo]:
     """Yield every object whose uri begins with ``prefix``, in the order of their uris.
 
-    Locally, ``prefix`` is a file or a folder.
+    Locally, ``prefix`` is a file or a folder. The list is made whole before the first is given:
+    stores differ in their order (SeaweedFS walks folders, AWS sorts keys), and the order decides
+    what a shuffle gives.
 
     Raises:
         StorageError: If the store cannot be asked.
     """
-    if not is_remote(prefix):
-        yield from _list_local(_local(prefix))
-        return
-    bucket, key_prefix = _bucket_and_key(prefix)
-    with _explained(prefix):
-        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key_prefix)
-        for page in pages:
-            for entry in page.get("Contents", []):
-                yield ObjectInfo(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["ETag"].strip('"'))
+    found = _list_remote(prefix) if is_remote(prefix) else _list_local(_local(prefix))
+    yield from sorted(found, key=lambda info: info.uri)
 
 
 def delete(uri: str) -> None:
@@ -226,7 +230,10 @@ def ensure_bucket(uri: str) -> None:
         try:
             _client().create_bucket(Bucket=bucket)
         except ClientError as error:
-            if error.response["Error"]["Code"] not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+            if error.response["Error"]["Code"] not in (
+                "BucketAlreadyOwnedByYou",
+                "BucketAlreadyExists",
+            ):
                 raise
 
 
@@ -236,7 +243,7 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# --- S3 -------------------------------------------------------------------------------------------------------
+# --- S3 -----------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -245,7 +252,7 @@ def _client() -> "S3Client":
     import boto3  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
-    return boto3.client(
+    return boto3.Session().client(
         "s3",
         endpoint_url=os.environ.get("S3_ENDPOINT") or None,
         region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
@@ -291,11 +298,20 @@ def _bucket_and_key(uri: str) -> tuple[str, str]:
     return parts.netloc, path.lstrip("/")
 
 
-def _canonical(uri: str) -> str:
-    return "s3://" + "/".join(_bucket_and_key(uri))
+def _list_remote(prefix: str) -> Iterator[ObjectInfo]:
+    bucket, key_prefix = _bucket_and_key(prefix)
+    with _explained(prefix):
+        pages = (
+            _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key_prefix)
+        )
+        for page in pages:
+            for entry in page.get("Contents", []):
+                yield ObjectInfo(
+                    f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["ETag"].strip('"')
+                )
 
 
-# --- disk -----------------------------------------------------------------------------------------------------
+# --- disk ---------------------------------------------------------------------------------------
 
 
 def _local(uri: str) -> Path:
@@ -303,20 +319,28 @@ def _local(uri: str) -> Path:
     if parts.scheme == "file":
         return Path(parts.path)
     if "://" in uri:
-        raise StorageError(f"{uri!r} has the unknown scheme {parts.scheme!r}: expected s3://, minio://, file:// or a path")
+        raise StorageError(
+            f"{uri!r} has the unknown scheme {parts.scheme!r}:"
+            " expected s3://, minio://, file:// or a path"
+        )
     return Path(uri)
 
 
 def _list_local(path: Path) -> Iterator[ObjectInfo]:
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [path] if path.is_file() else (p for p in path.rglob("*") if _is_content(p))
     for file in files:
         status = file.stat()
         yield ObjectInfo(str(file), status.st_size, f"{status.st_size:x}-{status.st_mtime_ns:x}")
 
 
+def _is_content(path: Path) -> bool:
+    """Return whether this is a file, and none that is still being written (or whose writer was killed)."""
+    return path.is_file() and not (path.name.startswith(".") and path.name.endswith(".part"))
+
+
 @contextmanager
 def _atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; it becomes ``path`` when the block ends well, else it is removed."""
+    """Give a temporary name beside ``path`` that becomes ``path`` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
@@ -331,28 +355,33 @@ def _atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-# --- words for what went wrong ----------------------------------------------------------------------------------
+# --- words for what went wrong ------------------------------------------------------------------
 
+_REFUSED = "these credentials may not do that: check AWS_ACCESS_KEY_ID and the bucket's policy"
 _ADVICE = {
     "NoSuchBucket": "the bucket does not exist: create it, or correct the uri",
     "NoSuchKey": "there is no such object: check the uri, or run the stage that writes it",
     "404": "there is no such object: check the uri, or run the stage that writes it",
     "InvalidAccessKeyId": "the access key is unknown there: check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "the secret key is wrong: check AWS_SECRET_ACCESS_KEY",
-    "AccessDenied": "these credentials may not do that: check AWS_ACCESS_KEY_ID and the bucket's policy",
-    "403": "these credentials may not do that: check AWS_ACCESS_KEY_ID and the bucket's policy",
+    "AccessDenied": _REFUSED,
+    "403": _REFUSED,
 }
 
 
 @contextmanager
 def _explained(uri: str) -> Iterator[None]:
-    """Turn botocore's and the operating system's errors into a StorageError that says where and what to do."""
+    """Turn botocore's and the operating system's errors into StorageErrors with advice."""
     try:
         yield
     except FileNotFoundError as error:
-        raise StorageError(f"{uri}: there is no such file: check the path, or run the stage that writes it") from error
+        raise StorageError(
+            f"{uri}: there is no such file: check the path, or run the stage that writes it"
+        ) from error
     except OSError as error:
-        raise StorageError(f"{uri}: {error.strerror or error}: check that the disk has room and may be written") from error
+        raise StorageError(
+            f"{uri}: {error.strerror or error}: check that the disk has room and may be written"
+        ) from error
     except Exception as error:
         explanation = _explain(error)
         if explanation is None:
@@ -373,12 +402,17 @@ def _explain(error: Exception) -> str | None:
         error = error.__context__
     if isinstance(error, ClientError):
         code = str(error.response.get("Error", {}).get("Code", "unknown"))
-        return _ADVICE.get(code, f"the store answered {code}: {error.response.get('Error', {}).get('Message', '')}")
+        return _ADVICE.get(
+            code, f"the store answered {code}: {error.response.get('Error', {}).get('Message', '')}"
+        )
     if isinstance(error, NoCredentialsError):
         return "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and S3_ENDPOINT)"
     if isinstance(error, EndpointConnectionError):
         endpoint = os.environ.get("S3_ENDPOINT", "AWS")
-        return f"no object store answers at {endpoint}: start it (make services-up), or correct S3_ENDPOINT"
+        return (
+            f"no object store answers at {endpoint}: start it (make services-up),"
+            " or correct S3_ENDPOINT"
+        )
     if isinstance(error, BotoCoreError | Boto3Error):
         return str(error)
     return None

@@ -1,6 +1,7 @@
-"""Image bytes to pixels to what a backbone reads: the one transform, shared by training, verification and clients.
+"""Image bytes to pixels to what a backbone reads: one transform for training and clients.
 
-Only NumPy and Pillow are needed; ``simplejpeg`` is used for JPEG when it is installed (2.6 times as fast, same pixels).
+Only NumPy and Pillow are needed; ``simplejpeg`` is used for JPEG when it is installed (2.6 times as
+fast, same pixels).
 """
 
 import io
@@ -14,7 +15,15 @@ try:
 except ImportError:  # clients need no more than Pillow
     simplejpeg = None
 
-__all__ = ["MAX_PIXELS", "NotAnImageError", "decode", "decode_resized", "image_dimensions", "to_model_input"]
+__all__ = [
+    "MAX_PIXELS",
+    "NotAnImageError",
+    "decode",
+    "decode_resized",
+    "image_dimensions",
+    "resize",
+    "to_model_input",
+]
 
 MAX_PIXELS = 64 * 1024 * 1024
 """Larger images are refused before they are decoded."""
@@ -30,7 +39,8 @@ def image_dimensions(content: bytes) -> tuple[int, int]:
     """Return (height, width) from the image's header, without decoding its pixels.
 
     Raises:
-        NotAnImageError: If the bytes are no JPEG, PNG, BMP or WebP, or it is larger than ``MAX_PIXELS``.
+        NotAnImageError: If the bytes are no JPEG, PNG, BMP or WebP, or it is larger than
+            ``MAX_PIXELS``.
     """
     if simplejpeg is not None and content[:2] == b"\xff\xd8":
         try:
@@ -49,7 +59,8 @@ def decode(content: bytes) -> npt.NDArray[np.uint8]:
     """Return the pixels of an encoded image, uint8 [height, width, 3], RGB.
 
     Raises:
-        NotAnImageError: If the bytes are no image, are cut off, or it is larger than ``MAX_PIXELS``.
+        NotAnImageError: If the bytes are no image, are cut off, or it is larger than
+            ``MAX_PIXELS``.
     """
     image_dimensions(content)
     if simplejpeg is not None and content[:2] == b"\xff\xd8":
@@ -68,12 +79,19 @@ def decode_resized(content: bytes, image_size: int) -> npt.NDArray[np.uint8]:
     Images of another size are resized (bicubic, antialiased; the aspect ratio is not kept).
 
     Raises:
-        NotAnImageError: If the bytes are no image, are cut off, or it is larger than ``MAX_PIXELS``.
+        NotAnImageError: If the bytes are no image, are cut off, or it is larger than
+            ``MAX_PIXELS``.
     """
-    pixels = decode(content)
+    return resize(decode(content), image_size)
+
+
+def resize(pixels: npt.NDArray[np.uint8], image_size: int) -> npt.NDArray[np.uint8]:
+    """Return uint8 [height, width, 3] as uint8 [image_size, image_size, 3] (bicubic)."""
     if pixels.shape[:2] == (image_size, image_size):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((image_size, image_size), Image.Resampling.BICUBIC))
+    return np.asarray(
+        Image.fromarray(pixels).resize((image_size, image_size), Image.Resampling.BICUBIC)
+    )
 
 
 def to_model_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -1,9 +1,10 @@
 """Checkpoint: weights and optimizer state of one step, in files that any number of ranks can read.
 
-All tensors are safetensors files (no pickle). ``backbone`` holds the backbone's ``state_dict`` and its optimizer
-state under ``optimizer/<parameter>/<slot>``. The class axis of the head is cut into row blocks, one file each: tensor
-``weight`` [rows, D], ``bias`` [rows] if there is one, and ``optimizer/<parameter>/<slot>``; a block knows its first row, so
-a reader with another number of ranks takes the rows that it needs from whichever blocks hold them.
+All tensors are safetensors files (no pickle). ``backbone`` holds the backbone's ``state_dict`` and
+its optimizer state under ``optimizer/<parameter>/<slot>``. The class axis of the head is cut into
+row blocks, one file each: tensor ``weight`` [rows, D], ``bias`` [rows] if there is one, and
+``optimizer/<parameter>/<slot>``; a block knows its first row, so a reader with another number of
+ranks takes the rows that it needs from whichever blocks hold them.
 """
 
 from typing import ClassVar

@@ -1,19 +1,21 @@
 """The index: the small JSON document that *is* an artifact at a door between two stages.
 
-An index names the payload (shards, checkpoint files, a graph) with sizes and SHA-256 digests, tells where it comes
-from, and is written after all of it: an interrupted stage leaves no index. Format, as JSON::
+An index names the payload (shards, checkpoint files, a graph) with sizes and SHA-256 digests, tells
+where it comes from, and is written after all of it: an interrupted stage leaves no index. Format,
+as JSON::
 
     {"kind": "ShardSet", "version": 1, "provenance": {...}, ...fields of the artifact}
 
-``version`` rises when a reader of the old version could misunderstand; readers refuse what they do not know.
+``version`` rises when a reader of the old version could misunderstand; readers refuse what they do
+not know.
 """
 
-import datetime
+import datetime as dt
 from typing import Any, ClassVar, Self
 
 import pydantic
 
-import plsc.storage as storage
+from plsc import storage
 from plsc.errors import ArtifactError
 
 __all__ = ["Artifact", "Payload", "Provenance", "Value", "now"]
@@ -23,11 +25,11 @@ _LIMIT_BYTES = 64 * 1024 * 1024
 
 def now() -> str:
     """Return the current time as ISO 8601 in UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 class Value(pydantic.BaseModel):
-    """Base of the parts of an index: immutable, and strict about unknown fields and non-finite numbers."""
+    """Base of the parts of an index: immutable; no unknown fields, no non-finite numbers."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -98,13 +100,19 @@ class Artifact(Value):
         try:
             document = pydantic.TypeAdapter(dict[str, Any]).validate_json(content)
         except pydantic.ValidationError as error:
-            raise cls.ERROR(f"{uri}: {expected}, found no JSON object: write it again with its stage") from error
+            raise cls.ERROR(
+                f"{uri}: {expected}, found no JSON object: write it again with its stage"
+            ) from error
         found = (document.pop("kind", None), document.pop("version", None))
         if found != (cls.__name__, cls.VERSION):
-            raise cls.ERROR(f"{uri}: {expected}, found {found[0]}, version {found[1]}: check which uri was given")
+            raise cls.ERROR(
+                f"{uri}: {expected}, found {found[0]}, version {found[1]}: check the uri"
+            )
         try:
             return cls.model_validate(document)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise cls.ERROR(f"{uri}: {expected}, but {where}: {first['msg']}: write it again with its stage") from error
+            raise cls.ERROR(
+                f"{uri}: {expected}, but {where}: {first['msg']}: write it again with its stage"
+            ) from error

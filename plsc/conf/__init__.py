@@ -1,4 +1,4 @@
-"""The configuration: ``compose`` gives every doorway, step, test and notebook the same typed tree."""
+"""The configuration: ``compose`` gives doorways, steps, tests and notebooks one typed tree."""
 
 import re
 import shlex
@@ -29,7 +29,8 @@ def compose(experiment: str, *overrides: str) -> PipelineConfig:
         overrides: Hydra overrides, ``"train.epochs=2"``; later ones win.
 
     Raises:
-        ConfigError: With Hydra's own words, if a key or value is wrong, or if two settings do not go together.
+        ConfigError: With Hydra's own words, if a key or value is wrong, or if two settings do not
+            go together.
     """
     try:
         with initialize_config_module("plsc.conf", version_base="1.3"):
@@ -79,8 +80,12 @@ def to_dict(config: PipelineConfig) -> dict[str, Any]:
 
 
 def _words(error: BaseException) -> str:
-    """Return Hydra's message and that of its cause, without the lines about where in Hydra it came up."""
+    """Return Hydra's message and that of its cause, without the lines about Hydra's insides."""
     parts = [str(error)] + ([str(error.__cause__)] if error.__cause__ else [])
     text = "\n".join(parts)
-    kept = [line.strip() for line in text.splitlines() if not re.match(r"\s*(object_type|reference_type)=", line)]
+    kept = [
+        line.strip()
+        for line in text.splitlines()
+        if not re.match(r"\s*(object_type|reference_type)=", line)
+    ]
     return "\n".join(dict.fromkeys(line for line in kept if line))

@@ -1,5 +1,6 @@
 """What the types of the schema cannot say: ranges, and settings that must go together."""
 
+import math
 import re
 
 from plsc.conf.schema import PipelineConfig
@@ -14,7 +15,13 @@ def check(config: PipelineConfig) -> None:
     Raises:
         ConfigError: One line per wrong setting: the key, what was expected, what was found.
     """
-    problems = [*_names(config), *_positive(config), *_fractions(config), *_training(config), *_verification(config)]
+    problems = [
+        *_names(config),
+        *_positive(config),
+        *_fractions(config),
+        *_training(config),
+        *_verification(config),
+    ]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -46,7 +53,11 @@ def _positive(config: PipelineConfig) -> list[str]:
         "deploy.timeout_s": config.deploy.timeout_s,
         "deploy.keep_versions": config.deploy.keep_versions,
     }
-    return [f"{key} must be greater than 0, not {value}" for key, value in found.items() if not value > 0]
+    return [
+        f"{key} must be greater than 0, not {value}"
+        for key, value in found.items()
+        if not value > 0
+    ]
 
 
 def _fractions(config: PipelineConfig) -> list[str]:
@@ -55,8 +66,14 @@ def _fractions(config: PipelineConfig) -> list[str]:
         "model.dropout": config.model.dropout,
         "train.optimizer.momentum": config.train.optimizer.momentum,
     }
-    found |= {f"evaluate.far_targets[{n}]": far for n, far in enumerate(config.evaluate.far_targets)}
-    return [f"{key} must lie in 0..1, not {value}" for key, value in found.items() if not 0 <= value <= 1]
+    found |= {
+        f"evaluate.far_targets[{n}]": far for n, far in enumerate(config.evaluate.far_targets)
+    }
+    return [
+        f"{key} must lie in 0..1, not {value}"
+        for key, value in found.items()
+        if not 0 <= value <= 1
+    ]
 
 
 def _training(config: PipelineConfig) -> list[str]:
@@ -72,7 +89,8 @@ def _training(config: PipelineConfig) -> list[str]:
 def _verification(config: PipelineConfig) -> list[str]:
     known = config.evaluate.benchmarks
     problems = [
-        f"evaluate.thresholds.{name} belongs to no benchmark: evaluate.benchmarks holds {', '.join(known) or 'none'}"
+        f"evaluate.thresholds.{name} belongs to no benchmark: evaluate.benchmarks holds"
+        f" {', '.join(known) or 'none'}"
         for name in config.evaluate.thresholds
         if name not in known
     ]
@@ -82,6 +100,11 @@ def _verification(config: PipelineConfig) -> list[str]:
             for name in config.train.verify_benchmarks
             if name not in known
         ]
+    problems += [
+        f"evaluate.thresholds.{name} must be a finite number, not {threshold}"
+        for name, threshold in config.evaluate.thresholds.items()
+        if not math.isfinite(threshold)
+    ]
     if config.evaluate.folds < 2:
         problems.append(f"evaluate.folds must be at least 2, not {config.evaluate.folds}")
     return problems

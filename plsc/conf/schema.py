@@ -1,8 +1,8 @@
 """Every setting of plsc, in river order: the types that Hydra checks each key and value against.
 
-The root is ``PipelineConfig``. Values live in ``config.yaml`` and the YAML of each group; an experiment
-(``experiment/<name>.yaml``) holds only what differs. Fields whose default is an ``${...}`` interpolation are
-filled from elsewhere in the same tree.
+The root is ``PipelineConfig``. Values live in ``config.yaml`` and the YAML of each group; an
+experiment (``experiment/<name>.yaml``) holds only what differs. Fields whose default is an
+``${...}`` interpolation are filled from elsewhere in the same tree.
 """
 
 from dataclasses import dataclass, field
@@ -72,13 +72,16 @@ class PreprocessConfig:
     """Records in, shards out."""
 
     num_classes: int = 0
-    """Classes of the task, C: a label outside 0..C-1 is a bad row. 0: the largest label found, plus one."""
+    """Classes of the task, C: a label outside 0..C-1 is a bad row. 0: the largest label found, plus
+    one."""
     column_order: ColumnOrder = ColumnOrder.auto
-    """Which column holds the image; ``auto`` looks at the first good rows of every part and says what it found."""
+    """Which column holds the image; ``auto`` looks at the first good rows of every part and says
+    what it found."""
     samples_per_shard: int = 4096
     """Largest number of samples in one shard; shards differ by at most one sample."""
     max_bad_fraction: float = 0.01
-    """The stage fails when more than this fraction of the rows is bad (each is quarantined with its reason)."""
+    """The stage fails when more than this fraction of the rows is bad (each is quarantined with its
+    reason)."""
 
 
 @dataclass
@@ -98,9 +101,11 @@ class HeadConfig:
     """The distributed classifier on top of the embeddings."""
 
     loss: Loss = Loss.arcface
-    """``arcface``: cos(theta + margin); ``cosface``: cos(theta) - margin; ``softmax``: plain, with a bias."""
+    """``arcface``: cos(theta + margin); ``cosface``: cos(theta) - margin; ``softmax``: plain, with
+    a bias."""
     margin: float = 0.5
-    """ArcFace: radians added to the target's angle; CosFace: subtracted from its cosine. Unused by softmax."""
+    """ArcFace: radians added to the target's angle; CosFace: subtracted from its cosine. Unused by
+    softmax."""
     scale: float = 64.0
     """Factor on the cosines before the softmax. Unused by softmax."""
 
@@ -114,7 +119,8 @@ class OptimizerConfig:
     lr: float = 0.1
     """Peak learning rate at ``lr_batch_size`` samples a step."""
     lr_batch_size: int = 1024
-    """The global batch that ``lr`` is meant for; the rate scales linearly with the real one. 0: never scaled."""
+    """The global batch that ``lr`` is meant for; the rate scales linearly with the real one. 0:
+    never scaled."""
     momentum: float = 0.9
     """SGD's momentum; AdamW's beta1."""
     weight_decay: float = 5e-4
@@ -126,7 +132,8 @@ class ScheduleConfig:
     """The learning rate over the steps."""
 
     name: Schedule = Schedule.step
-    """``step``: times ``factor`` at each boundary; ``cosine`` and ``poly``: down to zero at the last step."""
+    """``step``: times ``factor`` at each boundary; ``cosine`` and ``poly``: down to zero at the
+    last step."""
     warmup_epochs: float = 0.0
     """Epochs in which the rate rises linearly from near zero."""
     boundaries: list[int] = field(default_factory=lambda: [100000, 160000, 220000])
@@ -229,7 +236,8 @@ class DeployConfig:
     timeout_s: float = 120.0
     """Longest wait for the server, and for it to load the model."""
     canary_tolerance: float = 1e-4
-    """Largest absolute difference allowed between embeddings over the wire and those of the graph."""
+    """Largest absolute difference allowed between embeddings over the wire and those of the
+    graph."""
     keep_versions: int = 3
     """Newest versions to keep in the repository, the one that serves included."""
 
@@ -247,7 +255,8 @@ class PipelineConfig:
     store_uri: str = "${oc.env:PLSC_STORE_URI,s3://plsc}"
     """Where everything that a stage writes goes."""
     data_uri: str = MISSING
-    """Folder of the input: ``file_list.txt`` and its parts (or ``label.txt`` and ``images/``), and ``<benchmark>.bin``."""
+    """Folder of the input: ``file_list.txt`` and its parts (or ``label.txt`` and ``images/``), and
+    ``<benchmark>.bin``."""
     image_size: int = 112
     """Height and width of every image, in pixels."""
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)

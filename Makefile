@@ -1,0 +1,95 @@
+# The two commands: `make pipeline-run` and `make test`. Each installs what it needs by itself.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON3 ?= python3.11
+STATE_DIR ?= .plsc
+EXPERIMENT ?= glyphs
+OVERRIDES ?=
+DATA_URI ?=
+RESUME ?=
+IMAGES ?= $(wildcard $(STATE_DIR)/samples/*.jpg)
+UV_VERSION := 0.13.9
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+TRITON_VENV := .venv-triton
+EXTRAS := preprocess,train,evaluate,export,deploy,client,pipelines,dev
+PACKAGES := plsc components pipelines benchmarks tests images
+
+# Nothing of the caller's Python leaks in; one thread per process unless the stage says otherwise.
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help install pipeline-run query services-up services-down services-status test test-fast \
+	lint format compile clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environments ----------------------------------------------------------------------------------
+
+install: $(VENV)/.installed $(TRITON_VENV)/.installed  ## Install everything into .venv and .venv-triton
+
+$(UV):
+	@command -v $(PYTHON3) >/dev/null || { echo "expected $(PYTHON3) on PATH, found none: install Python 3.11 (Debian: apt-get install python3.11 python3.11-venv), or set PYTHON3=" >&2; exit 1; }
+	@$(PYTHON3) -m venv $(VENV) || { echo "$(PYTHON3) cannot make a virtual environment: Debian has it in python3.11-venv" >&2; exit 1; }
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(UV)
+	@echo "Installing plsc into $(VENV) (about 6 GB with torch; once) ..."
+	@$(UV) pip install --quiet --python $(PYTHON) -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(TRITON_VENV)/.installed: images/triton/constraints.txt | $(UV)
+	@echo "Installing the Triton server into $(TRITON_VENV) (about 400 MB; once) ..."
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON3) $(TRITON_VENV)
+	@$(UV) pip install --quiet --python $(TRITON_VENV)/bin/python -c $< nvidia-pytriton onnxruntime
+	@touch $@
+
+# --- the river -------------------------------------------------------------------------------------
+
+pipeline-run: install  ## Run the pipeline to a live Triton endpoint [EXPERIMENT= OVERRIDES= DATA_URI= RESUME=]
+	@$(PYTHON) -m pipelines run --state-dir '$(STATE_DIR)' --experiment '$(EXPERIMENT)' \
+		--overrides '$(OVERRIDES)' --data-uri '$(DATA_URI)' --resume '$(RESUME)'
+
+query: install  ## Ask the endpoint for embeddings of images [IMAGES="a.jpg b.jpg"]
+	@$(PYTHON) -m pipelines.services exec --state-dir '$(STATE_DIR)' -- \
+		$(PYTHON) -m plsc.client encode $(IMAGES)
+
+compile: install  ## Write pipelines/plsc.yaml, the pipeline for upload in the KFP UI
+	@$(PYTHON) -m pipelines compile
+
+services-up: install  ## Start the S3 server and Triton
+	@$(PYTHON) -m pipelines.services up --state-dir '$(STATE_DIR)'
+
+services-status: install  ## Tell what runs, and where
+	@$(PYTHON) -m pipelines.services status --state-dir '$(STATE_DIR)'
+
+services-down: install  ## Stop everything that was started
+	@$(PYTHON) -m pipelines.services down --state-dir '$(STATE_DIR)'
+
+# --- quality ---------------------------------------------------------------------------------------
+
+test: install lint  ## Run lint and all tests, with coverage
+	@SERVICES=required $(PYTHON) -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=85
+
+test-fast: install  ## Run the tests that need no server and take no time
+	@$(PYTHON) -m pytest -m 'not slow and not services'
+
+lint: install  ## Check style, types, imports and spelling
+	@$(VENV)/bin/ruff format --check --quiet $(PACKAGES)
+	@$(VENV)/bin/ruff check --quiet $(PACKAGES)
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --verbose 2>/dev/null | tail -4; exit $${PIPESTATUS[0]}
+	@$(VENV)/bin/codespell
+
+format: install  ## Format the code
+	@$(VENV)/bin/ruff check --fix --quiet $(PACKAGES) || true
+	@$(VENV)/bin/ruff format --quiet $(PACKAGES)
+
+clean: services-down  ## Stop the services and remove all local state (environments stay)
+	@rm -rf '$(STATE_DIR)' .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

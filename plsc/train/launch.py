@@ -1,0 +1,87 @@
+"""Starting the ranks on this machine: torchrun in a child process, its output passed on."""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import FrameType
+
+from plsc.errors import TrainError
+
+__all__ = ["torchrun"]
+
+log = logging.getLogger(__name__)
+
+_LAST_LINES = 200
+
+
+def torchrun(module: str, arguments: Sequence[str], *, ranks: int) -> None:
+    """Run ``python -m module arguments`` on ``ranks`` processes of this machine to their end.
+
+    When one rank dies the others are stopped within seconds. A SIGTERM to this process is handed
+    on, so that no rank outlives it.
+
+    Raises:
+        TrainError: If a rank failed; names the rank and how it ended.
+    """
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--standalone", "--max-restarts=0", f"--nproc-per-node={ranks}"),
+        *("-m", module, *arguments),
+    ]
+    environment = {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        _hand_on_signals(process)
+        assert process.stdout is not None
+        for line in process.stdout:
+            last.append(line.rstrip())
+            _show(line.rstrip())
+    if process.returncode:
+        raise TrainError(_what_happened(last, ranks, process.returncode))
+
+
+def _show(line: str) -> None:
+    """Pass on what a rank says; keep what torchrun says about itself to the debug level."""
+    if line.startswith("[train]"):
+        log.info("%s", line.removeprefix("[train]").strip())
+    else:
+        log.debug("%s", line)
+
+
+def _hand_on_signals(process: "subprocess.Popen[str]") -> None:
+    def hand_on(number: int, _: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+        process.wait()
+        sys.exit(128 + number)
+
+    set_handler: Callable[[int, Callable[[int, FrameType | None], None]], object] = signal.signal
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(ValueError):  # only the main thread may; elsewhere the caller's handlers hold
+            set_handler(number, hand_on)
+
+
+def _what_happened(last: Sequence[str], ranks: int, code: int) -> str:
+    """Read torchrun's report of the first failure."""
+    report = "\n".join(last)
+    root = report[report.rfind("Root Cause") :] if "Root Cause" in report else ""
+    rank = re.search(r"^\s*rank\s*:\s*(\d+)", root, re.MULTILINE)
+    exit_code = re.search(r"^\s*exitcode\s*:\s*(-?\d+) \(pid: (\d+)\)", root, re.MULTILINE)
+    if not (rank and exit_code):
+        tail = "\n".join(list(last)[-15:])
+        return f"torchrun ended with code {code} without naming a rank; its last lines:\n{tail}"
+    status, pid = int(exit_code[1]), exit_code[2]
+    how = (
+        f"was killed by {signal.Signals(-status).name}"
+        if status < 0
+        else f"ended with code {status}"
+    )
+    return f"rank {rank[1]} of {ranks} {how} (pid {pid}); the other ranks were stopped"

@@ -1,0 +1,93 @@
+"""The train stage, as every rank runs it: shards in, checkpoints out."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+from plsc import storage
+from plsc.artifacts.checkpoint import Checkpoint
+from plsc.artifacts.shards import ShardSet
+from plsc.conf.schema import PipelineConfig
+from plsc.doorway import Stopwatch, index_uri
+from plsc.errors import CheckpointError, ConfigError
+from plsc.train import checkpointing
+from plsc.train.data import TrainingData
+from plsc.train.events import Events
+from plsc.train.loop import Loop
+from plsc.train.process_group import Ranks, joined
+from plsc.train.state import TrainState
+from plsc.verification import read_benchmark
+
+__all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+
+def run(config: PipelineConfig) -> Checkpoint:
+    """Train to the end of the plan and return the last checkpoint; its index is the stage's.
+
+    Runs on every rank that torchrun started, or alone. Goes on from the newest checkpoint of
+    ``train.resume_run`` (or of this run) if there is one.
+
+    Raises:
+        ConfigError, StorageError, ShardError, BenchmarkError, CheckpointError, TrainError.
+    """
+    watch = Stopwatch()
+    with joined(config.train.threads_per_rank) as ranks:
+        _check_ranks(config, ranks)
+        dataset = ShardSet.read(config.train.dataset_uri)
+        _check_dataset(config, dataset)
+        state = TrainState.fresh(config, dataset.num_classes, ranks)
+        _resume(state, config)
+        data = TrainingData(dataset, _cache(dataset))
+        names = config.train.verify_benchmarks if config.train.verify_every_epochs else []
+        benchmarks = [read_benchmark(config.data_uri, name) for name in names]
+        loop = Loop(state, data, benchmarks, config, ranks)
+        log.info(
+            "%d samples of %d classes, %d rank(s), %d steps of %d samples",
+            dataset.num_samples, dataset.num_classes, ranks.world_size, loop.plan.total_steps,
+            config.train.global_batch_size,
+        )  # fmt: skip
+        uri = storage.join(index_uri(config, "train").removesuffix("index.json"), "events")
+        with Events(uri, is_writer=ranks.is_first) as events:
+            checkpoint = loop.run(watch, events)
+        if ranks.is_first:
+            checkpoint.write(index_uri(config, "train"))
+        ranks.wait()
+        return checkpoint
+
+
+def _check_ranks(config: PipelineConfig, ranks: Ranks) -> None:
+    if config.train.global_batch_size % ranks.world_size:
+        raise ConfigError(
+            f"train.global_batch_size={config.train.global_batch_size} cannot be dealt evenly over"
+            f" the {ranks.world_size} ranks that were started: make it a multiple"
+        )
+
+
+def _check_dataset(config: PipelineConfig, dataset: ShardSet) -> None:
+    if dataset.image_size != config.image_size:
+        raise ConfigError(
+            f"image_size={config.image_size}, but {dataset.uri} holds images of"
+            f" {dataset.image_size} pixels: set image_size={dataset.image_size}"
+        )
+
+
+def _resume(state: TrainState, config: PipelineConfig) -> None:
+    run_id = config.train.resume_run or config.run_id
+    checkpoint = checkpointing.latest(config, run_id)
+    if checkpoint:
+        checkpointing.load(state, checkpoint)
+        log.info("resumes run %s from step %d", run_id, state.step)
+    elif config.train.resume_run:
+        folder = checkpointing.checkpoints_uri(config, run_id)
+        raise CheckpointError(
+            f"train.resume_run={run_id}: expected a checkpoint under {folder}, found none:"
+            " check the run's id, or start without resuming"
+        )
+
+
+def _cache(dataset: ShardSet) -> Path:
+    """Return the folder of this machine where the shards of ``dataset`` are kept while in use."""
+    key = dataset.uri.rstrip("/").split("/")[-2]
+    return Path(tempfile.gettempdir()) / "plsc-cache" / key

@@ -1,0 +1,101 @@
+"""Train as a step of the pipeline: start the ranks, wait for them, hand the checkpoint on."""
+
+import json
+import logging
+import re
+from typing import Any
+
+import plsc.errors
+from plsc import doorway, storage
+from plsc.artifacts.checkpoint import Checkpoint
+from plsc.artifacts.shards import ShardSet
+from plsc.conf.schema import PipelineConfig
+from plsc.errors import PlscError, StorageError, TrainError
+from plsc.train.launch import torchrun
+
+__all__ = ["run_step"]
+
+log = logging.getLogger(__name__)
+
+
+def run_step(
+    experiment: str,
+    overrides: str,
+    data_uri: str,
+    run_id: str,
+    *,
+    resume_run: str,
+    dataset_path: str,
+    model_path: str,
+    metadata: dict[str, Any],
+    metrics: dict[str, Any],
+) -> None:
+    """Train on the data set whose index lies at ``dataset_path``.
+
+    Args:
+        experiment: The pipeline's parameter of that name; so ``overrides`` and ``data_uri``.
+        overrides: Hydra overrides in one line.
+        data_uri: Folder of the input; empty: the experiment's own.
+        run_id: The pipeline run.
+        resume_run: Run whose newest checkpoint to go on from; empty: this run's own.
+        dataset_path: Index of the data set.
+        model_path: Where to write the checkpoint's index.
+        metadata: Filled with what the model is.
+        metrics: Filled with the last figures of training.
+
+    Raises:
+        PlscError: Whatever ended the ranks.
+    """
+    inputs = {"train.dataset_uri": ShardSet.read(dataset_path).uri}
+    inputs |= {"train.resume_run": resume_run} if resume_run else {}
+    with doorway.step(
+        "train",
+        experiment=experiment,
+        overrides=overrides,
+        data_uri=data_uri,
+        run_id=run_id,
+        inputs=inputs,
+    ) as config:
+        storage.delete(doorway.failure_uri(config, "train"))
+        given = doorway.step_overrides(
+            overrides=overrides, data_uri=data_uri, run_id=run_id, inputs=inputs
+        )
+        _torchrun(config, [f"experiment={experiment}", *given])
+        checkpoint = Checkpoint.read(doorway.index_uri(config, "train"))
+        checkpoint.write(model_path)
+        metadata.update(
+            run_id=config.run_id,
+            step=checkpoint.step,
+            classes=checkpoint.num_classes,
+            ranks=checkpoint.ranks,
+            checkpoint=checkpoint.backbone.uri.rpartition("/")[0],
+        )
+        metrics.update({name: round(value, 6) for name, value in checkpoint.figures.items()})
+
+
+def _torchrun(config: PipelineConfig, arguments: list[str]) -> None:
+    try:
+        torchrun("plsc.train", arguments, ranks=config.train.ranks)
+    except TrainError as error:
+        raise _reason(config) or _with_advice(config, error) from error
+
+
+def _reason(config: PipelineConfig) -> PlscError | None:
+    """Return the error that a rank left in the store, if one could."""
+    try:
+        left = json.loads(storage.read_bytes(doorway.failure_uri(config, "train")))
+    except StorageError:
+        return None
+    kind = getattr(plsc.errors, left["error"], TrainError)
+    return kind(left["message"]) if issubclass(kind, PlscError) else None
+
+
+def _with_advice(config: PipelineConfig, error: TrainError) -> TrainError:
+    folder = storage.join(config.store_uri, "runs", config.run_id, "checkpoints")
+    found = [info.uri for info in storage.list_objects(folder + "/")]
+    steps = [int(match[1]) for uri in found if (match := re.search(r"step-(\d+)/index.json$", uri))]
+    if not steps:
+        return TrainError(f"{error}; no checkpoint was written yet: start again")
+    return TrainError(
+        f"{error}; resume run {config.run_id} from its checkpoint of step {max(steps)}"
+    )
