@@ -18,5 +18,13 @@ class Deployment(Artifact):
     """The version that served before, if there was one."""
     repository_uri: str
     """Triton's model repository."""
+    graph_sha256: str
+    """Digest of the graph that serves."""
+    threshold: float | None
+    """Cosine similarity from which clients count two images as the same class; None when nothing
+    was evaluated."""
+    canary_images: int
+    """Images that the canary sent."""
     canary_max_abs: float
-    """Largest absolute difference between embeddings over the wire and those of the exported graph."""
+    """Largest absolute difference between embeddings over the wire and those of the exported
+    graph."""

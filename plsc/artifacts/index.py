@@ -4,9 +4,9 @@ An index names the payload (shards, checkpoint files, a graph) with sizes and SH
 where it comes from, and is written after all of it: an interrupted stage leaves no index. Format,
 as JSON::
 
-    {"kind": "ShardSet", "version": 1, "provenance": {...}, ...fields of the artifact}
+    {"kind": "ShardSet", "format": 1, "provenance": {...}, ...fields of the artifact}
 
-``version`` rises when a reader of the old version could misunderstand; readers refuse what they do
+``format`` rises when a reader of the old version could misunderstand; readers refuse what they do
 not know.
 """
 
@@ -67,7 +67,7 @@ class Artifact(Value):
 
     def to_json(self) -> bytes:
         """Return the index as indented UTF-8 JSON."""
-        header = {"kind": type(self).__name__, "version": self.VERSION}
+        header = {"kind": type(self).__name__, "format": self.VERSION}
         document = header | self.model_dump(mode="json")
         return pydantic.TypeAdapter(dict[str, Any]).dump_json(document, indent=1) + b"\n"
 
@@ -103,7 +103,7 @@ class Artifact(Value):
             raise cls.ERROR(
                 f"{uri}: {expected}, found no JSON object: write it again with its stage"
             ) from error
-        found = (document.pop("kind", None), document.pop("version", None))
+        found = (document.pop("kind", None), document.pop("format", None))
         if found != (cls.__name__, cls.VERSION):
             raise cls.ERROR(
                 f"{uri}: {expected}, found {found[0]}, version {found[1]}: check the uri"

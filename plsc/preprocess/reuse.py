@@ -1,0 +1,71 @@
+"""Reuse: a data set lies where its input and settings say, so it is found, not made again."""
+
+import hashlib
+import json
+import logging
+
+from plsc import storage
+from plsc.artifacts.shards import ShardSet
+from plsc.conf import to_dict
+from plsc.conf.schema import PipelineConfig
+from plsc.errors import ShardError
+from plsc.preprocess.inputs import Input
+
+__all__ = ["find_complete", "folder_of"]
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1
+"""Rises when the same input and settings would give other shards than before."""
+
+
+def folder_of(config: PipelineConfig, source: Input) -> str:
+    """Return ``<store_uri>/datasets/<hash>``, with a hash over all that the data set depends on.
+
+    These are names, sizes and tags of the input's files, the preprocess settings, the seed, the
+    image size and the format; not where the input lies, nor in which order it is listed.
+    """
+    document = {
+        "format": _FORMAT,
+        "version": ShardSet.VERSION,
+        "seed": config.seed,
+        "image_size": config.image_size,
+        "preprocess": to_dict(config)["preprocess"],
+        "parts": list(source.parts),
+        "files": sorted((name, info.size_bytes, info.etag) for name, info in source.files.items()),
+    }
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return storage.join(config.store_uri, "datasets", digest[:32])
+
+
+def find_complete(folder_uri: str, *, also: list[str]) -> ShardSet | None:
+    """Return the data set in ``folder_uri`` if its index and all its files are there.
+
+    Sizes are compared here, digests when a shard is fetched.
+
+    Args:
+        folder_uri: What ``folder_of`` gave.
+        also: Names of files that must lie beside the index.
+
+    Raises:
+        StorageError: If the store cannot be asked.
+    """
+    index_uri = storage.join(folder_uri, "index.json")
+    if not storage.exists(index_uri):
+        return None
+    try:
+        dataset = ShardSet.read(index_uri)
+    except ShardError as error:
+        log.warning("the data set is made again: %s", error)
+        return None
+    found = {
+        info.uri.rpartition("/")[2]: info.size_bytes
+        for info in storage.list_objects(folder_uri + "/")
+    }
+    expected = {shard.uri.rpartition("/")[2]: shard.size_bytes for shard in dataset.shards}
+    missing = [name for name, size in expected.items() if found.get(name) != size]
+    missing += [name for name in also if name not in found]
+    if missing:
+        log.warning("the data set is made again: %s lacks %s", folder_uri, ", ".join(missing[:5]))
+        return None
+    return dataset

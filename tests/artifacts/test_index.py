@@ -1,0 +1,85 @@
+import json
+
+import pytest
+
+from plsc.artifacts.deployment import Deployment
+from plsc.artifacts.index import Provenance, now
+from plsc.artifacts.shards import Quarantine, Shard, ShardSet
+from plsc.errors import ArtifactError, ShardError, StorageError
+
+PROVENANCE = Provenance(
+    run_id="run", experiment="tiny", created_at=now(), seconds=1.5, config={"seed": 0}
+)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return ShardSet(
+        provenance=PROVENANCE,
+        uri=str(tmp_path / "index.json"),
+        num_samples=3,
+        num_classes=4,
+        num_empty_classes=2,
+        images_per_class={0: 2, 1: 1, 2: 1},
+        image_size=16,
+        column_order="mixed",
+        shards=[Shard(uri="s3://b/k", size_bytes=10, sha256="0" * 64, num_samples=3)],
+        quarantine=Quarantine(uri="", num_rows=0, reasons={}),
+    )
+
+
+def test_an_index_is_read_as_it_was_written(dataset):
+    dataset.write(dataset.uri)
+    assert ShardSet.read(dataset.uri) == dataset
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "Report"}, "expected an index of kind ShardSet, version 1, found Report"),
+        ({"format": 2}, "found ShardSet, version 2"),
+        ({"num_samples": "many"}, "num_samples"),
+        ({"surprise": 1}, "surprise"),
+        ({"shards": [{"uri": "s3://b/k"}]}, "shards.0"),
+    ],
+)
+def test_an_index_that_is_not_what_it_should_be_is_refused(dataset, change, words):
+    document = json.loads(dataset.to_json()) | change
+    with pytest.raises(ShardError, match=words):
+        ShardSet.from_json(json.dumps(document).encode(), "the-uri")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"null"])
+def test_what_is_no_json_object_is_refused(content):
+    with pytest.raises(ShardError, match=r"the-uri: .*found no JSON object"):
+        ShardSet.from_json(content, "the-uri")
+
+
+def test_a_cut_off_index_is_refused_at_every_length(dataset):
+    content = dataset.to_json()
+    for length in range(0, len(content) - 2, 7):
+        with pytest.raises(ShardError):
+            ShardSet.from_json(content[:length], "the-uri")
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="finite"):
+        Deployment(
+            provenance=PROVENANCE,
+            endpoint="127.0.0.1:1",
+            model="m",
+            version=1,
+            previous_version=None,
+            repository_uri="/r",
+            canary_max_abs=float("nan"),
+        )
+
+
+def test_each_kind_raises_its_own_error(dataset):
+    with pytest.raises(ArtifactError, match="expected an index of kind Deployment"):
+        Deployment.from_json(dataset.to_json(), "the-uri")
+
+
+def test_a_missing_index_says_which_stage_writes_it_is_to_be_run(tmp_path):
+    with pytest.raises(StorageError, match="run the stage that writes it"):
+        ShardSet.read(str(tmp_path / "index.json"))

@@ -1,0 +1,61 @@
+"""The stage on a real S3 server."""
+
+import pytest
+
+from plsc import storage
+from plsc.artifacts.shards import fetch_shard
+from plsc.errors import StorageError
+from plsc.preprocess import data_report
+from plsc.preprocess.stage import run
+from tests.preprocess.rows import digests_of, good_parts, image, settings, write_parts
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+def data(tmp_path, bucket_uri):
+    """Parts in the bucket, and the same on this disk."""
+    parts = write_parts(tmp_path / "data", good_parts())
+    for path in parts.iterdir():
+        storage.upload(path, f"{bucket_uri}/data/{path.name}")
+    return f"{bucket_uri}/data"
+
+
+def test_bucket_and_disk_give_the_same_bytes(tmp_path, bucket_uri, data):
+    there = settings(tmp_path, f"data_uri={data}", f"store_uri={bucket_uri}/store")
+    dataset = run(there)
+    assert digests_of(dataset) == digests_of(run(settings(tmp_path)))
+    assert storage.exists(data_report.uri_of(dataset))
+    for shard in dataset.shards:
+        assert fetch_shard(shard, tmp_path / "cache").stat().st_size == shard.size_bytes
+    again = run(settings(tmp_path, f"data_uri={data}", f"store_uri={bucket_uri}/store"))
+    assert again.shards == dataset.shards
+    minio = data.replace("s3://", "minio://") + "/"
+    assert run(settings(tmp_path, f"data_uri={minio}", f"store_uri={bucket_uri}/store")) is not None
+    assert len(list(storage.list_objects(f"{bucket_uri}/store/datasets/"))) == 6
+
+
+def test_image_files_in_a_bucket_are_read(tmp_path, bucket_uri):
+    for number in range(5):
+        storage.write_bytes(f"{bucket_uri}/data/images/{number}.jpg", image(number))
+    labels = "".join(f"images/{number}.jpg {number}\n" for number in range(5))
+    storage.write_bytes(f"{bucket_uri}/data/label.txt", labels.encode())
+    dataset = run(settings(tmp_path, f"data_uri={bucket_uri}/data"))
+    assert dataset.num_classes == 5
+    assert dataset.quarantine.num_rows == 0
+
+
+@pytest.mark.usefixtures("object_store")
+def test_a_missing_bucket_is_a_storage_error_that_says_so(tmp_path):
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket.*the bucket does not exist"):
+        run(settings(tmp_path, "data_uri=s3://no-such-bucket/data"))
+
+
+def test_wrong_credentials_are_a_storage_error_that_says_so(tmp_path, data, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    storage._client.cache_clear()
+    try:
+        with pytest.raises(StorageError, match="AWS_SECRET_ACCESS_KEY"):
+            run(settings(tmp_path, f"data_uri={data}"))
+    finally:
+        storage._client.cache_clear()
