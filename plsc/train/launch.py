@@ -70,18 +70,19 @@ def _hand_on_signals(process: "subprocess.Popen[str]") -> None:
 
 
 def _what_happened(last: Sequence[str], ranks: int, code: int) -> str:
-    """Read torchrun's report of the first failure."""
+    """Read torchrun's report for the rank that began it.
+
+    A rank that was killed comes before those that missed it (they end with a code), and these before
+    those that torchrun stopped (by SIGTERM).
+    """
     report = "\n".join(last)
-    root = report[report.rfind("Root Cause") :] if "Root Cause" in report else ""
-    rank = re.search(r"^\s*rank\s*:\s*(\d+)", root, re.MULTILINE)
-    exit_code = re.search(r"^\s*exitcode\s*:\s*(-?\d+) \(pid: (\d+)\)", root, re.MULTILINE)
-    if not (rank and exit_code):
+    pattern = r"^\s*rank\s*:\s*(\d+).*\n\s*exitcode\s*:\s*(-?\d+) \(pid: (\d+)\)"
+    failures = [(int(s), int(r), int(p)) for r, s, p in re.findall(pattern, report, re.MULTILINE)]
+    if not failures:
         tail = "\n".join(list(last)[-15:])
         return f"torchrun ended with code {code} without naming a rank; its last lines:\n{tail}"
-    status, pid = int(exit_code[1]), exit_code[2]
-    how = (
-        f"was killed by {signal.Signals(-status).name}"
-        if status < 0
-        else f"ended with code {status}"
-    )
-    return f"rank {rank[1]} of {ranks} {how} (pid {pid}); the other ranks were stopped"
+    status, rank, pid = min(failures, key=lambda f: (f[0] == -signal.SIGTERM, f[0] > 0))
+    how = f"ended with code {status}"
+    if status < 0:
+        how = f"was killed by {signal.Signals(-status).name}"
+    return f"rank {rank} of {ranks} {how} (pid {pid}); the other ranks were stopped"

@@ -110,7 +110,7 @@ class Loop:
 
     def _report(self, output: HeadOutput, events: Events) -> None:
         step, total = self.state.step, self.plan.total_steps
-        loss, acc1 = float(output.loss), float(output.correct_1)
+        loss, acc1 = output.loss.item(), output.correct_1.item()
         if not math.isfinite(loss):
             raise TrainError(
                 f"the loss is {loss} after step {step}: expected a finite number; lower"
@@ -127,7 +127,7 @@ class Loop:
         scalars = {
             "train/loss": loss,
             "train/acc1": acc1,
-            "train/acc5": float(output.correct_5),
+            "train/acc5": output.correct_5.item(),
             "train/lr": self.plan.lr(step - 1),
             "train/margin": self.plan.margin(step - 1),
             "train/samples_per_s": rate,

@@ -81,13 +81,13 @@ def _torchrun(config: PipelineConfig, arguments: list[str]) -> None:
 
 
 def _reason(config: PipelineConfig) -> PlscError | None:
-    """Return the error that a rank left in the store, if one could."""
+    """Return the error that a rank raised on purpose and left in the store, if there is one."""
     try:
         left = json.loads(storage.read_bytes(doorway.failure_uri(config, "train")))
     except StorageError:
         return None
-    kind = getattr(plsc.errors, left["error"], TrainError)
-    return kind(left["message"]) if issubclass(kind, PlscError) else None
+    kind = getattr(plsc.errors, left["error"], None)
+    return kind(left["message"]) if kind else None
 
 
 def _with_advice(config: PipelineConfig, error: TrainError) -> TrainError:

@@ -1,0 +1,191 @@
+"""The train stage: exact resume, a killed rank, and what it must refuse."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from plsc import doorway, storage
+from plsc.artifacts.checkpoint import Checkpoint
+from plsc.artifacts.shards import ShardSet
+from plsc.errors import CheckpointError, ConfigError, ShardError, TrainError
+from plsc.models import read_tensors
+from plsc.train.stage import run
+from plsc.train.step import run_step
+
+SHORT = ("train.max_steps=6", "train.checkpoint_every_steps=3", "train.log_every_steps=2")
+
+
+def configured(place, run_id, *overrides):
+    dataset = f"train.dataset_uri={place.store}/runs/shards/preprocess/index.json"
+    return place.config(run_id, dataset, *SHORT, *overrides)
+
+
+def tensors_of(checkpoint):
+    blocks = [read_tensors(block) for block in checkpoint.head]
+    return read_tensors(checkpoint.backbone), blocks
+
+
+def assert_same(one, other):
+    for a, b in zip([one[0], *one[1]], [other[0], *other[1]], strict=True):
+        assert a.keys() == b.keys()
+        assert all(a[name].equal(b[name]) for name in a)
+
+
+def test_resumed_run_is_bit_exact(place):
+    straight = run(configured(place, "straight"))
+    run(configured(place, "interrupted", "train.max_steps=3"))
+    resumed = run(configured(place, "resumed", "train.resume_run=interrupted"))
+    # The schedule depends on the last step, so the interrupted run must have had the same plan.
+    assert resumed.step == straight.step == 6
+    assert Checkpoint.read(doorway.index_uri(configured(place, "resumed"), "train")) == resumed
+
+
+def test_run_goes_on_bit_exactly_from_its_own_checkpoint(place):
+    config = configured(place, "own")
+    whole = run(config)
+    expected = tensors_of(whole)
+    folder = f"{place.store}/runs/own/checkpoints/step-00000006"
+    storage.delete_prefix(folder)  # as if it was killed after step 3
+    assert_same(tensors_of(run(config)), expected)
+
+
+def test_every_epoch_is_verified_and_recorded(place):
+    figures = run(
+        configured(
+            place, "verified", "train.max_steps=8", "train.verify_every_epochs=1",
+            "train.verify_benchmarks=[glyph_cross,glyph_rough]",
+        )
+    ).figures  # fmt: skip
+    assert 0.4 <= figures["accuracy_glyph_cross"] <= 1
+    assert 0.4 <= figures["accuracy_glyph_rough"] <= 1
+    assert figures["samples_per_s"] > 0
+    events = list(storage.list_objects(f"{place.store}/runs/verified/train/events"))
+    assert len(events) == 1
+    assert events[0].size_bytes > 100
+
+
+def test_resuming_a_run_without_checkpoint_is_refused(place):
+    with pytest.raises(CheckpointError, match=r"train.resume_run=nobody: expected a checkpoint"):
+        run(configured(place, "lost", "train.resume_run=nobody"))
+
+
+def test_data_of_another_image_size_is_refused(place):
+    with pytest.raises(ConfigError, match="holds images of 32 pixels: set image_size=32"):
+        run(configured(place, "sizes", "image_size=64"))
+
+
+def test_altered_shard_is_refused(place, tmp_path):
+    dataset = ShardSet.read(f"{place.store}/runs/shards/preprocess/index.json")
+    content = bytearray(storage.read_bytes(dataset.shards[0].uri))
+    content[len(content) // 2] ^= 1
+    altered = str(tmp_path / "shard.arrow")
+    storage.write_bytes(altered, bytes(content))
+    shards = [dataset.shards[0].model_copy(update={"uri": altered}), *dataset.shards[1:]]
+    index = str(tmp_path / "altered" / "index.json")
+    dataset.model_copy(update={"shards": shards, "uri": index}).write(index)
+    with pytest.raises(ShardError, match=r"shard\.arrow"):
+        run(configured(place, "altered", f"train.dataset_uri={index}"))
+
+
+def test_loss_that_is_not_finite_stops_training_and_saves_nothing(place):
+    with pytest.raises(TrainError, match="the loss is nan after step"):
+        run(
+            configured(
+                place, "nan", "train.optimizer.lr=1e30", "train.optimizer.name=sgd",
+                "train.schedule.warmup_epochs=0", "train.checkpoint_every_steps=0",
+                "train.log_every_steps=1",
+            )
+        )  # fmt: skip
+    assert not list(storage.list_objects(f"{place.store}/runs/nan/checkpoints"))
+
+
+def stepped(place, tmp_path, run_id, *overrides, resume_run=""):
+    """Run the step as the pipeline does, on two ranks."""
+    metadata, metrics = {}, {}
+    run_step(
+        "tiny",
+        " ".join((*place.overrides(run_id), *SHORT, *overrides)),
+        "",
+        run_id,
+        resume_run=resume_run,
+        dataset_path=f"{place.store}/runs/shards/preprocess/index.json",
+        model_path=str(tmp_path / "model.json"),
+        metadata=metadata,
+        metrics=metrics,
+    )
+    return metadata, metrics
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    """Steps configure logging; tests do not want to keep that."""
+    root, library = logging.getLogger(), logging.getLogger("plsc")
+    before = root.handlers[:], root.level, library.level
+    yield
+    root.handlers[:], root.level = before[0], before[1]
+    library.setLevel(before[2])
+
+
+@pytest.mark.slow
+def test_killed_rank_is_named_and_the_next_run_resumes(place, tmp_path, capfd):
+    killer = threading.Thread(target=kill_a_rank_after_a_checkpoint, args=(place, "killed"))
+    killer.start()
+    with pytest.raises(TrainError) as failure:
+        stepped(place, tmp_path, "killed", "train.max_steps=100000", "train.epochs=100000")
+    killer.join()
+    message = str(failure.value)
+    assert "of 2 was killed by SIGKILL" in message
+    assert "resume run killed from its checkpoint of step" in message
+    assert not [p for p in psutil.process_iter(["cmdline"]) if is_rank_of(p, "killed")]
+    assert (place.store / "runs/killed/train/failure.json").is_file()
+
+    capfd.readouterr()
+    done = int(message.rsplit(" ", 1)[1])
+    limit = f"train.max_steps={done + 2}"
+    metadata, metrics = stepped(
+        place, tmp_path, "after", limit, "train.epochs=100000", resume_run="killed"
+    )
+    assert f"resumes run killed from step {done}" in capfd.readouterr().out
+    assert metadata["step"] == done + 2
+    assert metadata["ranks"] == 2
+    assert metrics["loss"] > 0
+    assert Checkpoint.read(str(tmp_path / "model.json")).step == done + 2
+
+
+def is_rank_of(process, run_id):
+    arguments = process.info["cmdline"] or []
+    return "plsc.train" in arguments and any(run_id in a for a in arguments)
+
+
+def kill_a_rank_after_a_checkpoint(place, run_id):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if list((place.store / "runs" / run_id / "checkpoints").glob("*/index.json")):
+            break
+        time.sleep(0.1)
+    ranks = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if is_rank_of(process, run_id) and "torch.distributed.run" not in process.info["cmdline"]
+    ]
+    os.kill(ranks[-1].pid, signal.SIGKILL)
+
+
+def test_error_of_a_rank_reaches_the_step(place, tmp_path):
+    with pytest.raises(ConfigError, match="holds images of 32 pixels"):
+        stepped(place, tmp_path, "wrong", "image_size=48")
+
+
+def test_doorway_ends_with_the_exit_code_of_the_error(place):
+    command = [sys.executable, "-m", "plsc.train", "experiment=tiny", *place.overrides("door")]
+    ended = subprocess.run([*command, "image_size=48", f"train.dataset_uri={place.store}/none"],
+                           capture_output=True, text=True, check=False)  # fmt: skip
+    assert ended.returncode == 3, ended.stdout + ended.stderr
+    assert "there is no such file" in ended.stdout
