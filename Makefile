@@ -24,7 +24,7 @@ PACKAGES := plsc components pipelines benchmarks tests images
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help install pipeline-run query services-up services-down services-status test test-fast \
+.PHONY: help install constraints pipeline-run query services-up services-down services-status test test-fast \
 	lint format compile clean
 
 help:  ## Show this list
@@ -49,6 +49,11 @@ $(TRITON_VENV)/.installed: images/triton/constraints.txt | $(UV)
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON3) $(TRITON_VENV)
 	@$(UV) pip install --quiet --python $(TRITON_VENV)/bin/python -c $< nvidia-pytriton onnxruntime
 	@touch $@
+
+constraints: $(UV)  ## Resolve constraints.txt anew from pyproject.toml (kfp stays where it is)
+	@grep -E '^kfp(-kubernetes)?==' constraints.txt > $(VENV)/.kept
+	@$(UV) pip compile --quiet pyproject.toml --all-extras --python-version 3.11 --no-emit-index-url \
+		--no-header --no-annotate -c $(VENV)/.kept -o constraints.txt
 
 # --- the river -------------------------------------------------------------------------------------
 

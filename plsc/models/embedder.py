@@ -15,7 +15,8 @@ __all__ = ["as_embedder"]
 def as_embedder(backbone: nn.Module) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
     """Return ``backbone`` as a function uint8 [n, size, size, 3] -> float32 [n, D].
 
-    The embeddings are not normalized. Each call evaluates in fp32 with the module in eval mode, and puts its mode back afterwards.
+    The embeddings are not normalized. Each call evaluates in fp32 with the module in eval mode, and
+    puts its mode back afterwards.
     """
     device = next(backbone.parameters()).device
 

@@ -1,6 +1,5 @@
 """The train stage: exact resume, a killed rank, and what it must refuse."""
 
-import logging
 import os
 import signal
 import subprocess
@@ -121,16 +120,6 @@ def stepped(place, tmp_path, run_id, *overrides, resume_run=""):
         metrics=metrics,
     )
     return metadata, metrics
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was():
-    """Steps configure logging; tests do not want to keep that."""
-    root, library = logging.getLogger(), logging.getLogger("plsc")
-    before = root.handlers[:], root.level, library.level
-    yield
-    root.handlers[:], root.level = before[0], before[1]
-    library.setLevel(before[2])
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Evaluate: checkpoint in, report out; and the gate that judges the report."""

@@ -1,0 +1,1 @@
+"""Export: checkpoint in, one ONNX graph out that computes the same embeddings."""
