@@ -20,6 +20,7 @@ from plsc.conf.schema import PipelineConfig
 from plsc.errors import PlscError, StorageError
 
 __all__ = [
+    "LAUNCHED",
     "Stopwatch",
     "assign",
     "configure_logging",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+LAUNCHED = "PLSC_LAUNCHED"
+"""Set in the environment of ranks that a step started: the step says when it begins and is done."""
 
 
 class Stopwatch:
@@ -84,7 +88,8 @@ def enter(step: str, config: PipelineConfig) -> Iterator[None]:
     uploaded.
     """
     watch = Stopwatch()
-    log.info("begins: experiment %s, run %s", config.name, config.run_id)
+    level = logging.DEBUG if os.environ.get(LAUNCHED) else logging.INFO
+    log.log(level, "begins: experiment %s, run %s", config.name, config.run_id)
     try:
         yield
     except PlscError as error:
@@ -95,7 +100,7 @@ def enter(step: str, config: PipelineConfig) -> Iterator[None]:
         log.exception("unexpected %s", type(error).__name__)
         _leave_failure(step, config, error)
         raise
-    log.info("done in %.1f s", watch.seconds)
+    log.log(level, "done in %.1f s", watch.seconds)
 
 
 def _leave_failure(step: str, config: PipelineConfig, error: Exception) -> None:

@@ -334,7 +334,7 @@ def _list_local(path: Path) -> Iterator[ObjectInfo]:
 
 
 def _is_content(path: Path) -> bool:
-    """Return whether this is a file, and none that is being written (or was, by a killed writer)."""
+    """Return whether this is a file, and none that a writer is at (or was, when killed)."""
     return path.is_file() and not (path.name.startswith(".") and path.name.endswith(".part"))
 
 

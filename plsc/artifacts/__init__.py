@@ -1,1 +1,1 @@
-"""What passes through the doors between stages: one module per artifact, each with its format, writer and reader."""
+"""What passes through the doors between stages: a module, and a format, per artifact."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 
+from plsc.doorway import LAUNCHED
 from plsc.errors import TrainError
 
 __all__ = ["torchrun"]
@@ -34,10 +35,14 @@ def torchrun(module: str, arguments: Sequence[str], *, ranks: int) -> None:
         *("--standalone", "--max-restarts=0", f"--nproc-per-node={ranks}"),
         *("-m", module, *arguments),
     ]
-    environment = {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ
+    environment = {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR", LAUNCHED: "1"}
     last: deque[str] = deque(maxlen=_LAST_LINES)
     with subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        env=environment | os.environ,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as process:
         _hand_on_signals(process)
         assert process.stdout is not None
@@ -72,7 +77,7 @@ def _hand_on_signals(process: "subprocess.Popen[str]") -> None:
 def _what_happened(last: Sequence[str], ranks: int, code: int) -> str:
     """Read torchrun's report for the rank that began it.
 
-    A rank that was killed comes before those that missed it (they end with a code), and these before
+    A rank that was killed comes before those that missed it (they end with a code), these before
     those that torchrun stopped (by SIGTERM).
     """
     report = "\n".join(last)
