@@ -75,9 +75,8 @@ def _encode(client: Client, arguments: argparse.Namespace) -> int:
     width = max(len(name) for name in arguments.images)
     for name, embedding in pairs:
         first = " ".join(f"{value:+.4f}" for value in embedding[:6])
-        print(
-            f"{name:{width}}  {len(embedding)} dimensions, length {np.linalg.norm(embedding):.4f}: {first} ..."
-        )
+        length = np.linalg.norm(embedding)
+        print(f"{name:{width}}  {len(embedding)} dimensions, length {length:.4f}: {first} ...")
     return 0
 
 

@@ -164,7 +164,7 @@ class Client:
                 ), served
             served = self._describe(transport)
         raise ServingError(
-            f"{transport.address}: {self._model!r} changed its version {_ATTEMPTS} times during one call"
+            f"{transport.address}: {self._model!r} changed {_ATTEMPTS} times in one call"
         )
 
     def _describe(self, transport: Transport) -> ServedModel:
@@ -218,7 +218,8 @@ def _infer(
     where = f"{transport.address}: {served.name!r}, version {version},"
     if embeddings.shape != expected or embeddings.dtype != np.float32:
         raise BadResponse(
-            f"{where} should answer float32 {list(expected)}, answered {embeddings.dtype} {list(embeddings.shape)}"
+            f"{where} should answer float32 {list(expected)},"
+            f" answered {embeddings.dtype} {list(embeddings.shape)}"
         )
     if not np.allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-3):
         raise BadResponse(f"{where} answered embeddings that are not of length 1")

@@ -29,7 +29,7 @@ def to_pixels(
         raise TypeError("expected a list of images, found one: put it into a list, [image]")
     if isinstance(images, np.ndarray) and images.ndim != 4:
         raise TypeError(
-            f"expected a list of images or an array [n, height, width, 3], found shape {images.shape}"
+            f"expected a list of images or an array [n, height, width, 3], found {images.shape}"
         )
     pixels = [_pixels(image, number, image_size) for number, image in enumerate(images)]
     return np.stack(pixels) if pixels else np.empty((0, image_size, image_size, 3), np.uint8)

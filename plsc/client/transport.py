@@ -154,9 +154,9 @@ class GrpcTransport:
     def _read(self, config: ModelConfig) -> ServedModel:
         if len(config.input) != 1 or len(config.output) != 1 or len(config.input[0].dims) != 3:
             raise BadResponse(
-                f"{self.address}: the model {config.name!r} is none of plsc's: expected one input"
-                f" [size, size, 3] and one output, found {len(config.input)} and {len(config.output)}:"
-                " check the model's name"
+                f"{self.address}: the model {config.name!r} is not one of plsc: expected one input"
+                " [size, size, 3] and one output, found"
+                f" {len(config.input)} and {len(config.output)}: check the model's name"
             )
         parameters = {key: value.string_value for key, value in config.parameters.items()}
         versions = config.version_policy.specific.versions

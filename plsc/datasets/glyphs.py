@@ -22,6 +22,7 @@ import json
 import logging
 import multiprocessing
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -185,7 +186,7 @@ def _write_samples(plan: _Plan, out_uri: str) -> None:
     shapes = plan.alphabet.shapes
     letters: dict[str, str] = {}
     for char in sorted(plan.held_out, key=lambda char: (-len(shapes[char]), ord(char))):
-        if char.isalpha():
+        if unicodedata.category(char) in ("Lu", "Ll"):
             letters.setdefault(script_of(char), char)
     for char in list(letters.values())[:_NUM_SAMPLES]:
         first, *others = shapes[char]

@@ -49,7 +49,7 @@ class Canary:
         if expected.shape != (len(images), model.embedding_size) or expected.dtype != np.float32:
             raise DeployError(
                 f"{model.graph.uri} should give float32 [n, {model.embedding_size}],"
-                f" gives {expected.dtype} {list(expected.shape)} for {len(images)} images: export it again"
+                f" gives {expected.dtype} {list(expected.shape)} for {len(images)}: export it again"
             )
         return cls(images, expected, config.deploy.canary_tolerance)
 
@@ -75,9 +75,9 @@ class Canary:
         gap = max(difference for difference, _ in answers)
         if not gap <= self.tolerance:
             raise DeployError(
-                f"canary: embeddings of {name!r}, version {version}, over the wire differ from the graph's by up to"
-                f" {gap:.1e}, more than deploy.canary_tolerance={self.tolerance:g}: the server computes another graph,"
-                " or the same with another arithmetic"
+                f"canary: embeddings of {name!r}, version {version}, differ from the graph's by"
+                f" up to {gap:.1e}, more than deploy.canary_tolerance={self.tolerance:g}:"
+                " the server computes another graph, or the same with another arithmetic"
             )
         return gap
 

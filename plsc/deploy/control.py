@@ -39,8 +39,8 @@ class Control:
                 reason = error.message()
             if time.monotonic() > deadline:
                 raise DeployError(
-                    f"no Triton server is ready at {self.address} after {self._timeout_s:g} s ({reason}):"
-                    " start it (make services-up), or correct deploy.server"
+                    f"no Triton server is ready at {self.address} after {self._timeout_s:g} s"
+                    f" ({reason}): start it (make services-up), or correct deploy.server"
                 )
             time.sleep(0.5)
 

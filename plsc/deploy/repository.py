@@ -66,8 +66,7 @@ class ModelFolder:
         """
         uri = storage.join(self.uri, str(version), "model.onnx")
         storage.upload(graph_path, uri)
-        with storage.open_reader(uri) as reader:
-            found = hashlib.file_digest(reader, "sha256").hexdigest()
+        found = _sha256(uri)
         if found != sha256:
             raise DeployError(
                 f"{uri} was written with digest {sha256} and reads as {found}: the store is damaged"
@@ -77,12 +76,9 @@ class ModelFolder:
         """Commit: from now on ``content`` says which version is loaded."""
         storage.write_bytes(self.config_uri, content)
 
-    def restore_config(self, content: bytes | None) -> None:
-        """Put back what ``read_config`` returned."""
-        if content is None:
-            storage.delete(self.config_uri)
-        else:
-            storage.write_bytes(self.config_uri, content)
+    def remove_config(self) -> None:
+        """Withdraw the configuration: the model cannot be loaded any more."""
+        storage.delete(self.config_uri)
 
     def remove_version(self, version: int) -> None:
         """Remove a version's files."""
@@ -90,7 +86,7 @@ class ModelFolder:
 
     def remove(self) -> None:
         """Remove the whole model, its configuration first."""
-        storage.delete(self.config_uri)
+        self.remove_config()
         storage.delete_prefix(self.uri)
 
 
@@ -129,3 +125,11 @@ def model_config(name: str, version: int, model: OnnxModel, parameters: Mapping[
     for key, value in sorted(parameters.items()):
         config.parameters[key].string_value = value
     return text_format.MessageToString(config).encode()
+
+
+def _sha256(uri: str) -> str:
+    digest = hashlib.sha256()
+    with storage.open_reader(uri) as reader:
+        while chunk := reader.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Rollout: try a graph beside what serves, switch to it, and go back on any failure."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from plsc.errors import DeployError, PlscError
 __all__ = ["Rollout", "Switch"]
 
 log = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Rollout:
         self.control.unload(candidate.name)
         self.control.await_gone(candidate.name)
         try:
-            self._write(candidate, 1)
+            candidate.write_version(1, self.graph_path, self.model.graph.sha256)
+            candidate.write_config(self._config(candidate, 1))
             self.control.load(candidate.name)
             gap = self.canary.check(self.transport, candidate.name, 1)
         finally:
@@ -74,12 +78,8 @@ class Rollout:
         previous = served_version(before, self.folder.config_uri)
         version = max([*self.folder.versions(), previous or 0], default=0) + 1
         with self._undone_on_failure(version, before, previous):
-            self._write(self.folder, version)
-            self.control.load(self.folder.name)
-            if not self.control.is_ready(self.folder.name, version):
-                raise DeployError(
-                    f"Triton loaded {self.folder.name!r}, but its version {version} is not ready"
-                )
+            self.folder.write_version(version, self.graph_path, self.model.graph.sha256)
+            self._activate(self._config(self.folder, version), version)
             gap = self.canary.check(self.transport, self.folder.name, version)
         return Switch(version, previous, gap)
 
@@ -95,9 +95,27 @@ class Rollout:
                     keep,
                 )
 
-    def _write(self, folder: ModelFolder, version: int) -> None:
-        folder.write_version(version, self.graph_path, self.model.graph.sha256)
-        folder.write_config(model_config(folder.name, version, self.model, self.parameters))
+    def _config(self, folder: ModelFolder, version: int) -> bytes:
+        return model_config(folder.name, version, self.model, self.parameters)
+
+    def _activate(self, content: bytes, version: int | None) -> None:
+        """Commit ``content`` as the configuration, load it, and see that its ``version`` is ready.
+
+        Triton tells by the second of its last change whether a configuration is new; of two in one
+        second it misses the second, says "loaded" and changes nothing. Then it is written again.
+
+        Raises:
+            DeployError: If Triton does not load it, or the version does not get ready.
+        """
+        for _ in range(_ATTEMPTS):
+            self.folder.write_config(content)
+            self.control.load(self.folder.name)
+            if version is None or self.control.is_ready(self.folder.name, version):
+                return
+            time.sleep(1.1)
+        raise DeployError(
+            f"Triton says that it loaded {self.folder.name!r}, but version {version} is not ready"
+        )
 
     @contextmanager
     def _undone_on_failure(
@@ -120,11 +138,9 @@ class Rollout:
             raise
 
     def _undo(self, version: int, before: bytes | None, previous: int | None) -> None:
-        self.folder.restore_config(before)
         if before is None:
+            self.folder.remove_config()
             self.control.unload(self.folder.name)
         else:
-            self.control.load(self.folder.name)
-            if previous and not self.control.is_ready(self.folder.name, previous):
-                raise DeployError(f"version {previous} of {self.folder.name!r} is not ready")
+            self._activate(before, previous)
         self.folder.remove_version(version)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: PipelineConfig) -> Deployment:
-    """Serve the graph at ``config.deploy.onnx_uri`` as the next version; write the deployment's index.
+    """Serve the graph at ``config.deploy.onnx_uri`` as the next version and write the index.
 
     Raises:
         DeployError: If the new version is not taken; what served before still serves.
