@@ -120,6 +120,7 @@ def model_config(name: str, version: int, model: OnnxModel, parameters: Mapping[
     size = model.image_size
     config.input.add(name=INPUT_NAME, data_type=TYPE_UINT8, dims=[size, size, 3])
     config.output.add(name=OUTPUT_NAME, data_type=TYPE_FP32, dims=[model.embedding_size])
+    config.instance_group.add(count=1)  # one that uses all cores, or one on each GPU
     config.version_policy.specific.versions.append(version)
     config.dynamic_batching.SetInParent()
     for key, value in sorted(parameters.items()):
