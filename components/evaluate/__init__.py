@@ -1,0 +1,1 @@
+"""Evaluate as a component."""

@@ -1,0 +1,1 @@
+"""Preprocess as a component."""
