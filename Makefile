@@ -11,6 +11,7 @@ OVERRIDES ?=
 DATA_URI ?=
 RESUME ?=
 IMAGES ?= $(wildcard $(STATE_DIR)/samples/*.jpg)
+MODEL ?=
 UV_VERSION := 0.13.9
 
 VENV := .venv
@@ -19,6 +20,9 @@ UV := $(VENV)/bin/uv
 TRITON_VENV := .venv-triton
 EXTRAS := preprocess,train,evaluate,export,deploy,client,pipelines,dev
 PACKAGES := plsc components pipelines benchmarks tests images
+
+# Recipes read these as "$$NAME", so that a shell never parses what a user wrote.
+export STATE_DIR EXPERIMENT OVERRIDES DATA_URI RESUME
 
 # Nothing of the caller's Python leaks in; one thread per process unless the stage says otherwise.
 export PYTHONNOUSERSITE := 1
@@ -58,24 +62,24 @@ constraints: $(UV)  ## Resolve constraints.txt anew from pyproject.toml (kfp sta
 # --- the river -------------------------------------------------------------------------------------
 
 pipeline-run: install  ## Run the pipeline to a live Triton endpoint [EXPERIMENT= OVERRIDES= DATA_URI= RESUME=]
-	@$(PYTHON) -m pipelines run --state-dir '$(STATE_DIR)' --experiment '$(EXPERIMENT)' \
-		--overrides '$(OVERRIDES)' --data-uri '$(DATA_URI)' --resume '$(RESUME)'
+	@$(PYTHON) -m pipelines run --state-dir "$$STATE_DIR" --experiment "$$EXPERIMENT" \
+		--overrides "$$OVERRIDES" --data-uri "$$DATA_URI" --resume "$$RESUME"
 
-query: install  ## Ask the endpoint for embeddings of images [IMAGES="a.jpg b.jpg"]
-	@$(PYTHON) -m pipelines.services exec --state-dir '$(STATE_DIR)' -- \
-		$(PYTHON) -m plsc.client encode $(IMAGES)
+query: install  ## Ask the endpoint for embeddings of images [IMAGES="a.jpg b.jpg" MODEL=]
+	@$(PYTHON) -m pipelines.services exec --state-dir "$$STATE_DIR" -- \
+		$(PYTHON) -m plsc.client encode $(if $(MODEL),--model '$(MODEL)') $(IMAGES)
 
 compile: install  ## Write pipelines/plsc.yaml, the pipeline for upload in the KFP UI
 	@$(PYTHON) -m pipelines compile
 
 services-up: install  ## Start the S3 server and Triton
-	@$(PYTHON) -m pipelines.services up --state-dir '$(STATE_DIR)'
+	@$(PYTHON) -m pipelines.services up --state-dir "$$STATE_DIR"
 
 services-status: install  ## Tell what runs, and where
-	@$(PYTHON) -m pipelines.services status --state-dir '$(STATE_DIR)'
+	@$(PYTHON) -m pipelines.services status --state-dir "$$STATE_DIR"
 
 services-down: install  ## Stop everything that was started
-	@$(PYTHON) -m pipelines.services down --state-dir '$(STATE_DIR)'
+	@$(PYTHON) -m pipelines.services down --state-dir "$$STATE_DIR"
 
 # --- quality ---------------------------------------------------------------------------------------
 
@@ -97,4 +101,4 @@ format: install  ## Format the code
 	@$(VENV)/bin/ruff format --quiet $(PACKAGES)
 
 clean: services-down  ## Stop the services and remove all local state (environments stay)
-	@rm -rf '$(STATE_DIR)' .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf "$$STATE_DIR" .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

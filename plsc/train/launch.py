@@ -14,11 +14,15 @@ from types import FrameType
 from plsc.doorway import LAUNCHED
 from plsc.errors import TrainError
 
-__all__ = ["torchrun"]
+__all__ = ["RankKilledError", "torchrun"]
 
 log = logging.getLogger(__name__)
 
 _LAST_LINES = 200
+
+
+class RankKilledError(TrainError):
+    """A signal ended a rank: what the others then said about it is only a consequence."""
 
 
 def torchrun(module: str, arguments: Sequence[str], *, ranks: int) -> None:
@@ -28,7 +32,8 @@ def torchrun(module: str, arguments: Sequence[str], *, ranks: int) -> None:
     on, so that no rank outlives it.
 
     Raises:
-        TrainError: If a rank failed; names the rank and how it ended.
+        RankKilledError: If a rank was killed; names it.
+        TrainError: If a rank failed otherwise; names it and how it ended.
     """
     command = [
         *(sys.executable, "-m", "torch.distributed.run"),
@@ -50,7 +55,7 @@ def torchrun(module: str, arguments: Sequence[str], *, ranks: int) -> None:
             last.append(line.rstrip())
             _show(line.rstrip())
     if process.returncode:
-        raise TrainError(_what_happened(last, ranks, process.returncode))
+        raise _what_happened(last, ranks, process.returncode)
 
 
 def _show(line: str) -> None:
@@ -74,7 +79,7 @@ def _hand_on_signals(process: "subprocess.Popen[str]") -> None:
             set_handler(number, hand_on)
 
 
-def _what_happened(last: Sequence[str], ranks: int, code: int) -> str:
+def _what_happened(last: Sequence[str], ranks: int, code: int) -> TrainError:
     """Read torchrun's report for the rank that began it.
 
     A rank that was killed comes before those that missed it (they end with a code), these before
@@ -85,9 +90,10 @@ def _what_happened(last: Sequence[str], ranks: int, code: int) -> str:
     failures = [(int(s), int(r), int(p)) for r, s, p in re.findall(pattern, report, re.MULTILINE)]
     if not failures:
         tail = "\n".join(list(last)[-15:])
-        return f"torchrun ended with code {code} without naming a rank; its last lines:\n{tail}"
+        return TrainError(f"torchrun ended with code {code} and named no rank; it said:\n{tail}")
     status, rank, pid = min(failures, key=lambda f: (f[0] == -signal.SIGTERM, f[0] > 0))
-    how = f"ended with code {status}"
+    who = f"rank {rank} of {ranks}"
     if status < 0:
-        how = f"was killed by {signal.Signals(-status).name}"
-    return f"rank {rank} of {ranks} {how} (pid {pid}); the other ranks were stopped"
+        how = f"was killed by {signal.Signals(-status).name} (pid {pid})"
+        return RankKilledError(f"{who} {how}; the other ranks were stopped")
+    return TrainError(f"{who} ended with code {status} (pid {pid}); the other ranks were stopped")

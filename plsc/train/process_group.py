@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from plsc.errors import TrainError
+
 __all__ = ["Ranks", "gather_embeddings", "joined"]
 
 _TIMEOUT = dt.timedelta(minutes=30)
@@ -70,6 +72,9 @@ def joined(threads: int) -> Iterator[Ranks]:
 
     Args:
         threads: CPU threads of this rank; 0 divides the machine's cores among its ranks.
+
+    Raises:
+        TrainError: If another rank went away in the block.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -87,6 +92,10 @@ def joined(threads: int) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield Ranks(dist.get_rank(), world_size, device)
+    except RuntimeError as error:
+        if "gloo" in str(error) or isinstance(error, dist.DistError):
+            raise TrainError(f"lost contact with another rank: {error}") from error
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -11,7 +11,7 @@ from plsc.artifacts.checkpoint import Checkpoint
 from plsc.artifacts.shards import ShardSet
 from plsc.conf.schema import PipelineConfig
 from plsc.errors import PlscError, StorageError, TrainError
-from plsc.train.launch import torchrun
+from plsc.train.launch import RankKilledError, torchrun
 
 __all__ = ["run_step"]
 
@@ -76,6 +76,8 @@ def run_step(
 def _torchrun(config: PipelineConfig, arguments: list[str]) -> None:
     try:
         torchrun("plsc.train", arguments, ranks=config.train.ranks)
+    except RankKilledError as error:
+        raise _with_advice(config, error) from error
     except TrainError as error:
         raise _reason(config) or _with_advice(config, error) from error
 
