@@ -52,7 +52,10 @@ class Loop:
         self._ranks = ranks
         self._model: nn.Module = state.backbone
         if ranks.world_size > 1:
-            self._model = DistributedDataParallel(state.backbone)
+            # Rank 0's batch-norm statistics are what a checkpoint holds: no need to share them.
+            self._model = DistributedDataParallel(
+                state.backbone, forward_sync_buffers=False, gradient_as_bucket_view=True
+            )
         self._seconds_in_steps = 0.0
         self._samples = 0
 
