@@ -69,7 +69,7 @@ def _told(found: Indexes) -> Iterator[tuple[str, str]]:
         yield "gate", "passed"
     if found.onnx:
         size, off_by = found.onnx.graph.size_bytes / 1e6, found.onnx.parity_max_abs
-        yield "export", f"ONNX graph of {size:.1f} MB, off by {off_by:.1e} from the model"
+        yield "export", f"ONNX of {size:.1f} MB, off by {off_by:.1e} from torch"
     if served := found.deployment:
         before = f" (was {served.previous_version})" if served.previous_version is not None else ""
         yield "deploy", f"{served.model}, version {served.version}{before}, at {served.endpoint}"
@@ -83,7 +83,7 @@ def _told_of_dataset(dataset: ShardSet) -> str:
 
 
 def _told_of_checkpoint(checkpoint: Checkpoint) -> str:
-    told = f"{_count(checkpoint.step)} steps on {checkpoint.ranks} ranks"
+    told = f"{_count(checkpoint.step)} steps, {checkpoint.ranks} ranks"
     if "samples_per_s" in checkpoint.figures:
         told += f", {_count(checkpoint.figures['samples_per_s'])} samples/s"
     if "loss" in checkpoint.figures:

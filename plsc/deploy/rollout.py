@@ -71,8 +71,7 @@ class Rollout:
 
         Raises:
             DeployError: If the new version does not load or computes something else. The old one
-                serves on, and the
-                new one is removed.
+                serves on, and the new one is removed.
         """
         before = self.folder.read_config()
         previous = served_version(before, self.folder.config_uri)

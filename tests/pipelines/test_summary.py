@@ -148,7 +148,7 @@ def test_the_summary_tells_what_came_out_and_what_to_type(indexes: Indexes, widt
     for expected in (
         "r1 succeeded in 3 min 41 s",
         "612 samples/s",
-        "ONNX graph of 2.1 MB, off by 3.1e-07",
+        "ONNX of 2.1 MB, off by 3.1e-07",
         "tiny, version 2 (was 1), at 127.0.0.1:8001",
         "98.00 ± 0.31",
         "glyph_rough",
