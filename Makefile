@@ -84,7 +84,8 @@ services-down: install  ## Stop everything that was started
 # --- quality ---------------------------------------------------------------------------------------
 
 test: install lint  ## Run lint and all tests, with coverage
-	@SERVICES=required $(PYTHON) -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=85
+	@SERVICES=required $(PYTHON) -m pytest -n 2 --dist loadfile \
+		--cov --cov-report=term-missing:skip-covered --cov-fail-under=85
 
 test-fast: install  ## Run the tests that need no server and take no time
 	@$(PYTHON) -m pytest -m 'not slow and not services'
