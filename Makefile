@@ -34,13 +34,23 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# $(call need,TEST,PACKAGE): see that TEST succeeds; if not, install Debian's PACKAGE (as root), or name it.
+define need
+	@$(1) >/dev/null 2>&1 || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Installing Debian's $(2) ..."; \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends $(2) >/dev/null; \
+		else echo "$(2) is missing: sudo apt-get install $(2), then run this again" >&2; exit 1; fi; }
+endef
+
 # --- environments ----------------------------------------------------------------------------------
 
 install: $(VENV)/.installed $(TRITON_VENV)/.installed  ## Install everything into .venv and .venv-triton
 
 $(UV):
-	@command -v $(PYTHON3) >/dev/null || { echo "expected $(PYTHON3) on PATH, found none: install Python 3.11 (Debian: apt-get install python3.11 python3.11-venv), or set PYTHON3=" >&2; exit 1; }
-	@$(PYTHON3) -m venv $(VENV) || { echo "$(PYTHON3) cannot make a virtual environment: Debian has it in python3.11-venv" >&2; exit 1; }
+	$(call need,command -v $(PYTHON3),python3.11)
+	$(call need,$(PYTHON3) -c "import ensurepip",python3.11-venv)
+	@$(PYTHON3) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(UV)
@@ -49,6 +59,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(UV)
 	@touch $@
 
 $(TRITON_VENV)/.installed: images/triton/constraints.txt | $(UV)
+	$(call need,$(PYTHON3) -c "import ctypes; ctypes.CDLL('libpython3.11.so.1.0')",libpython3.11)
 	@echo "Installing the Triton server into $(TRITON_VENV) (about 400 MB; once) ..."
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON3) $(TRITON_VENV)
 	@$(UV) pip install --quiet --python $(TRITON_VENV)/bin/python -c $< nvidia-pytriton onnxruntime
