@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipelines.services import Services, ServicesError, down, triton, up
-from plsc import storage
+from plsc.storage import s3
 
 
 @pytest.fixture(autouse=True)
@@ -76,11 +76,11 @@ class connected:
             self._patch.delenv(key)
         for key, value in self._running.environment().items():
             self._patch.setenv(key, value)
-        storage._client.cache_clear()
+        s3.client.cache_clear()
 
     def __exit__(self, *_: object) -> None:
         self._patch.undo()
-        storage._client.cache_clear()
+        s3.client.cache_clear()
 
 
 def _missing(reason: str) -> None:

@@ -7,6 +7,7 @@ from plsc.artifacts.shards import fetch_shard
 from plsc.errors import StorageError
 from plsc.preprocess import data_report
 from plsc.preprocess.stage import run
+from plsc.storage import s3
 from tests.preprocess.rows import digests_of, good_parts, image, settings, write_parts
 
 pytestmark = pytest.mark.services
@@ -53,9 +54,9 @@ def test_a_missing_bucket_is_a_storage_error_that_says_so(tmp_path):
 
 def test_wrong_credentials_are_a_storage_error_that_says_so(tmp_path, data, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    storage._client.cache_clear()
+    s3.client.cache_clear()
     try:
         with pytest.raises(StorageError, match="AWS_SECRET_ACCESS_KEY"):
             run(settings(tmp_path, f"data_uri={data}"))
     finally:
-        storage._client.cache_clear()
+        s3.client.cache_clear()

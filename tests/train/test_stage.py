@@ -58,7 +58,7 @@ def test_run_goes_on_bit_exactly_from_its_own_checkpoint(place):
 def test_every_epoch_is_verified_and_recorded(place):
     figures = run(
         configured(
-            place, "verified", "train.max_steps=8", "train.verify_every_epochs=1",
+            place, "verified", "train.max_steps=16", "train.verify_every_epochs=1",
             "train.verify_benchmarks=[glyph_cross,glyph_rough]",
         )
     ).figures  # fmt: skip

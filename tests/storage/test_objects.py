@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from plsc import storage
 from plsc.errors import StorageError
+from plsc.storage import disk, s3
 
 
 @pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.services)])
@@ -31,9 +32,9 @@ def environment(
     object_store: object, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.MonkeyPatch]:
     """Environment to change for one test, with a fresh S3 client before and after."""
-    storage._client.cache_clear()
+    s3.client.cache_clear()
     yield monkeypatch
-    storage._client.cache_clear()
+    s3.client.cache_clear()
 
 
 def test_bytes_come_back_as_they_went(root: str) -> None:
@@ -61,7 +62,7 @@ def test_files_go_up_and_down(root: str, tmp_path: Path) -> None:
 def test_large_files_go_up_in_parts(
     root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_MULTIPART_BYTES", 5 * 1024 * 1024)
+    monkeypatch.setattr(s3, "MULTIPART_BYTES", 5 * 1024 * 1024)
     content = os.urandom(12 * 1024 * 1024 + 7)
     (tmp_path / "in").write_bytes(content)
     storage.upload(tmp_path / "in", f"{root}/large")
@@ -98,7 +99,7 @@ def test_lists_do_not_show_what_is_still_being_written(
         target.write_bytes(b"half")
         seen.append([info.uri for info in storage.list_objects(str(tmp_path / "store"))])
 
-    monkeypatch.setattr(storage.shutil, "copyfile", look)
+    monkeypatch.setattr(disk.shutil, "copyfile", look)
     storage.upload(tmp_path / "in", str(tmp_path / "store" / "a"))
     assert seen == [[]]
 
@@ -161,11 +162,11 @@ def test_readers_see_one_write_or_the_other(root: str) -> None:
 def test_a_failed_upload_leaves_the_old_content(
     root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_MULTIPART_BYTES", 5 * 1024 * 1024)
+    monkeypatch.setattr(s3, "MULTIPART_BYTES", 5 * 1024 * 1024)
     storage.write_bytes(f"{root}/a", b"old")
     (tmp_path / "in").write_bytes(os.urandom(11 * 1024 * 1024))
     if storage.is_remote(root):
-        client = storage._client()
+        client = s3.client()
         send = client.upload_part
 
         def fail_on_the_second(**part: object) -> object:
@@ -180,7 +181,7 @@ def test_a_failed_upload_leaves_the_old_content(
             target.write_bytes(source.read_bytes()[:5_000_000])
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(storage.shutil, "copyfile", copy_half)
+        monkeypatch.setattr(disk.shutil, "copyfile", copy_half)
     with pytest.raises(StorageError, match=r"QuotaExceeded|No space left"):
         storage.upload(tmp_path / "in", f"{root}/a")
     assert storage.read_bytes(f"{root}/a") == b"old"
