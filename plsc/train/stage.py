@@ -38,11 +38,12 @@ def run(config: PipelineConfig) -> Checkpoint:
         dataset = ShardSet.read(config.train.dataset_uri)
         _check_dataset(config, dataset)
         state = TrainState.fresh(config, dataset.num_classes, ranks)
-        _resume(state, config)
+        figures = _resume(state, config)
         data = TrainingData(dataset, _cache(dataset))
         names = config.train.verify_benchmarks if config.train.verify_every_epochs else []
         benchmarks = [read_benchmark(config.data_uri, name) for name in names]
         loop = Loop(state, data, benchmarks, config, ranks)
+        loop.figures |= figures
         log.info(
             "%d samples of %d classes, %d rank(s), %d steps of %d samples",
             dataset.num_samples, dataset.num_classes, ranks.world_size, loop.plan.total_steps,
@@ -73,18 +74,21 @@ def _check_dataset(config: PipelineConfig, dataset: ShardSet) -> None:
         )
 
 
-def _resume(state: TrainState, config: PipelineConfig) -> None:
+def _resume(state: TrainState, config: PipelineConfig) -> dict[str, float]:
+    """Bring back the newest checkpoint, if there is one; return the figures it was written with."""
     run_id = config.train.resume_run or config.run_id
     checkpoint = checkpointing.latest(config, run_id)
     if checkpoint:
         checkpointing.load(state, checkpoint)
         log.info("resumes run %s from step %d", run_id, state.step)
-    elif config.train.resume_run:
+        return checkpoint.figures
+    if config.train.resume_run:
         folder = checkpointing.checkpoints_uri(config, run_id)
         raise CheckpointError(
             f"train.resume_run={run_id}: expected a checkpoint under {folder}, found none:"
             " check the run's id, or start without resuming"
         )
+    return {}
 
 
 def _cache(dataset: ShardSet) -> Path:

@@ -88,8 +88,10 @@ def _reason(config: PipelineConfig) -> PlscError | None:
         left = json.loads(storage.read_bytes(doorway.failure_uri(config, "train")))
     except StorageError:
         return None
-    kind = getattr(plsc.errors, left["error"], None)
-    return kind(left["message"]) if kind else None
+    if left["error"] not in plsc.errors.__all__:
+        return None
+    error: PlscError = getattr(plsc.errors, left["error"])(left["message"])
+    return error
 
 
 def _with_advice(config: PipelineConfig, error: TrainError) -> TrainError:

@@ -52,7 +52,16 @@ def test_run_goes_on_bit_exactly_from_its_own_checkpoint(place):
     expected = tensors_of(whole)
     folder = f"{place.store}/runs/own/checkpoints/step-00000006"
     storage.delete_prefix(folder)  # as if it was killed after step 3
-    assert_same(tensors_of(run(config)), expected)
+    again = run(config)
+    assert_same(tensors_of(again), expected)
+    assert again.figures.keys() == whole.figures.keys()
+
+
+def test_a_run_that_is_complete_keeps_its_figures(place):
+    whole = run(configured(place, "complete"))
+    again = run(configured(place, "again", "train.resume_run=complete"))
+    assert again.step == whole.step
+    assert again.figures == whole.figures
 
 
 def test_every_epoch_is_verified_and_recorded(place):
