@@ -49,7 +49,7 @@ class Entry:
     """
 
     def __init__(self) -> None:
-        self._settings: dict[str, object] = {}
+        self._settings: dict[str, object] = {"store_uri": "./output"}
         self._train_batch_size = 128
         self._run_id: str | None = None
 
