@@ -95,7 +95,7 @@ services-down: install  ## Stop everything that was started
 # --- quality ---------------------------------------------------------------------------------------
 
 test: install lint  ## Run lint and all tests, with coverage
-	@SERVICES=required $(PYTHON) -m pytest -n 2 --dist loadfile \
+	@SERVICES=required $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		--cov --cov-report=term-missing:skip-covered --cov-fail-under=85
 
 test-fast: install  ## Run the tests that need no server and take no time

@@ -13,6 +13,12 @@ from pipelines.services import Services, ServicesError, down, triton, up
 from plsc.storage import s3
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     """Doorways configure logging for their process; here that ends with the test."""

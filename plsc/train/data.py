@@ -30,6 +30,8 @@ class TrainingData:
         """
         self.dataset = dataset
         self._readers = [ShardReader(fetch_shard(shard, cache)) for shard in dataset.shards]
+        for shard, reader in zip(dataset.shards, self._readers, strict=True):
+            _check_labels(reader, shard.uri, dataset.num_classes)
         self._ends = np.cumsum([len(reader) for reader in self._readers])
 
     def decode(
@@ -56,6 +58,15 @@ class TrainingData:
                 ) from error
             labels[place] = reader.label(row)
         return pixels, labels
+
+
+def _check_labels(reader: ShardReader, uri: str, num_classes: int) -> None:
+    labels = reader.labels
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ShardError(
+            f"{uri} holds labels {labels.min()}..{labels.max()}, but the index says that there are"
+            f" {num_classes} classes, 0..{num_classes - 1}: run preprocess again"
+        )
 
 
 def batches(

@@ -66,6 +66,7 @@ def test_any_batch_size_goes(colors, batch):
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dimensions"), [("glyphnet", 128), ("iresnet50", 512)])
 def test_the_backbones_export_with_any_batch(tmp_path, name, dimensions):
     config = tiny(tmp_path)

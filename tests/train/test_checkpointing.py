@@ -74,6 +74,7 @@ def joined_rows(outputs):
     return {name: torch.cat([o[name] for o in outputs]) for name in outputs[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "loss"), [("adamw", "arcface"), ("sgd", "softmax")])
 def test_checkpoint_of_two_ranks_goes_on_with_any_number(tmp_path, optimizer, loss):
     case = [(str(tmp_path), optimizer, loss)]

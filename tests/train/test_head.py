@@ -62,6 +62,7 @@ def one_rank(ranks: Ranks, loss: Loss, num_classes: int, dtype: torch.dtype) -> 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("num_classes", [11, 2])
 def test_sharded_head_equals_the_dense_float64_reference(world_size, num_classes):

@@ -102,6 +102,14 @@ def test_altered_shard_is_refused(place, tmp_path):
         run(configured(place, "altered", f"train.dataset_uri={index}"))
 
 
+def test_label_beyond_the_classes_is_refused(place, tmp_path):
+    dataset = ShardSet.read(f"{place.store}/runs/shards/preprocess/index.json")
+    index = str(tmp_path / "fewer" / "index.json")
+    dataset.model_copy(update={"num_classes": 39, "uri": index}).write(index)
+    with pytest.raises(ShardError, match=r"holds labels 0\.\.39, .* 39 classes, 0\.\.38"):
+        run(configured(place, "fewer", f"train.dataset_uri={index}"))
+
+
 def test_loss_that_is_not_finite_stops_training_and_saves_nothing(place):
     with pytest.raises(TrainError, match="the loss is nan after step"):
         run(
