@@ -94,7 +94,7 @@ def joined(threads: int) -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), world_size, device)
     except RuntimeError as error:
         if "gloo" in str(error) or isinstance(error, dist.DistError):
-            raise TrainError(f"lost contact with another rank: {error}") from error
+            raise TrainError("lost contact with another rank: see how that one ended") from error
         raise
     finally:
         dist.destroy_process_group()
