@@ -93,7 +93,6 @@ def enter(step: str, config: PipelineConfig) -> Iterator[None]:
     try:
         yield
     except PlscError as error:
-        log.error("%s: %s", type(error).__name__, error)  # noqa: TRY400  the message is written for people
         _leave_failure(step, config, error)
         raise
     except Exception as error:
@@ -166,10 +165,11 @@ def step(
         ConfigError: If the configuration is wrong.
     """
     configure_logging(name)
-    given = step_overrides(overrides=overrides, data_uri=data_uri, run_id=run_id, inputs=inputs)
-    config = compose(experiment, *given)
-    with enter(name, config):
-        yield config
+    with _told():
+        given = step_overrides(overrides=overrides, data_uri=data_uri, run_id=run_id, inputs=inputs)
+        config = compose(experiment, *given)
+        with enter(name, config):
+            yield config
 
 
 def assign(key: str, value: str) -> str:
@@ -187,7 +187,17 @@ def main(step: str) -> Iterator[None]:
     first = os.environ.get("RANK", "0") == "0"
     configure_logging(step, level=logging.INFO if first else logging.WARNING)
     try:
+        with _told():
+            yield
+    except PlscError as error:
+        sys.exit(error.exit_code)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Log an error that is written for people, without a traceback, and raise it again."""
+    try:
         yield
     except PlscError as error:
-        log.debug("ended by %s", type(error).__name__)
-        sys.exit(error.exit_code)
+        log.error("%s: %s", type(error).__name__, error)  # noqa: TRY400
+        raise

@@ -44,6 +44,24 @@ def test_main_ends_with_the_exit_code_of_the_error():
     assert ended.value.code == 4
 
 
+def test_main_tells_a_mistake_that_comes_before_any_stage(capsys):
+    with pytest.raises(SystemExit) as ended, doorway.main("train"):
+        compose("tiny")
+    assert ended.value.code == 2
+    assert "[train] ConfigError: " in capsys.readouterr().out
+
+
+def test_a_step_tells_its_error_once(tmp_path, capsys):
+    with (
+        pytest.raises(GateFailed),
+        doorway.step(
+            "gate", experiment="tiny", overrides=f"store_uri={tmp_path}", data_uri="", run_id="r"
+        ),
+    ):
+        raise GateFailed("too bad")
+    assert capsys.readouterr().out.count("GateFailed: too bad") == 1
+
+
 def test_only_rank_0_logs_information(monkeypatch, capsys):
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)

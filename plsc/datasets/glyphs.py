@@ -37,7 +37,6 @@ from plsc.datasets.faces import Face
 from plsc.datasets.pairs import BENCHMARKS, Pair, choose_pairs, script_of
 from plsc.datasets.picture import paint
 from plsc.datasets.recipes import RECIPES, ROUGH, SMOOTH, Recipe
-from plsc.errors import PlscError
 from plsc.progress import track
 from plsc.verification import Benchmark, write_benchmark
 
@@ -212,11 +211,7 @@ def _main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed, another data set")
     arguments = parser.parse_args()
     with doorway.main("glyphs"):
-        try:
-            build(RECIPES[arguments.recipe], arguments.out_uri, arguments.seed)
-        except PlscError as error:
-            log.error("%s", error)  # noqa: TRY400  the message is written for people
-            raise
+        build(RECIPES[arguments.recipe], arguments.out_uri, arguments.seed)
 
 
 if __name__ == "__main__":
