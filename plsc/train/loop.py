@@ -59,10 +59,13 @@ class Loop:
         self._seconds_in_steps = 0.0
         self._samples = 0
 
-    def run(self, watch: Stopwatch, events: Events) -> Checkpoint:
+    def run(
+        self, watch: Stopwatch, events: Events, resumed: Checkpoint | None = None
+    ) -> Checkpoint:
         """Train from the state's step to the last one and return the last checkpoint.
 
-        Collective.
+        Collective. ``resumed`` is the checkpoint that the state comes from; one of this run is not
+        written a second time when no step is left.
 
         Raises:
             TrainError: If the loss is no longer finite; nothing is saved after that.
@@ -70,7 +73,9 @@ class Loop:
         """
         first, last = self.state.step, self.plan.total_steps
         self._model.train()
-        checkpoint: Checkpoint | None = None
+        checkpoint = resumed
+        if resumed and resumed.provenance.run_id != self._config.run_id:
+            checkpoint = None
         start = time.monotonic()
         feed = batches(self._data, self.sampler, self._config, range(first, last), self._ranks)
         for step, images_B3SS, labels_B in feed:
@@ -78,13 +83,14 @@ class Loop:
             self.state.step = step + 1
             self._samples += self._config.train.global_batch_size
             self._seconds_in_steps += time.monotonic() - start
-            if self._is_due(self._config.train.log_every_steps):
+            is_to_save = self._is_due(self._config.train.checkpoint_every_steps) or step + 1 == last
+            if is_to_save or self._is_due(self._config.train.log_every_steps):
                 self._report(output, events)
             self._verify_if_due(events)
-            if self._is_due(self._config.train.checkpoint_every_steps):
+            if is_to_save:
                 checkpoint = self._save(watch, events)
             start = time.monotonic()
-        if checkpoint is None or checkpoint.step != last:
+        if checkpoint is None:
             checkpoint = self._save(watch, events)
         return checkpoint
 

@@ -38,12 +38,12 @@ def run(config: PipelineConfig) -> Checkpoint:
         dataset = ShardSet.read(config.train.dataset_uri)
         _check_dataset(config, dataset)
         state = TrainState.fresh(config, dataset.num_classes, ranks)
-        figures = _resume(state, config)
+        resumed = _resume(state, config)
         data = TrainingData(dataset, _cache(dataset))
         names = config.train.verify_benchmarks if config.train.verify_every_epochs else []
         benchmarks = [read_benchmark(config.data_uri, name) for name in names]
         loop = Loop(state, data, benchmarks, config, ranks)
-        loop.figures |= figures
+        loop.figures |= resumed.figures if resumed else {}
         log.info(
             "%d samples of %d classes, %d rank(s), %d steps of %d samples",
             dataset.num_samples, dataset.num_classes, ranks.world_size, loop.plan.total_steps,
@@ -51,7 +51,7 @@ def run(config: PipelineConfig) -> Checkpoint:
         )  # fmt: skip
         uri = storage.join(index_uri(config, "train").removesuffix("index.json"), "events")
         with Events(uri, is_writer=ranks.is_first) as events:
-            checkpoint = loop.run(watch, events)
+            checkpoint = loop.run(watch, events, resumed)
         if ranks.is_first:
             checkpoint.write(index_uri(config, "train"))
         ranks.wait()
@@ -74,21 +74,21 @@ def _check_dataset(config: PipelineConfig, dataset: ShardSet) -> None:
         )
 
 
-def _resume(state: TrainState, config: PipelineConfig) -> dict[str, float]:
-    """Bring back the newest checkpoint, if there is one; return the figures it was written with."""
+def _resume(state: TrainState, config: PipelineConfig) -> Checkpoint | None:
+    """Bring back the newest checkpoint and return it, if there is one."""
     run_id = config.train.resume_run or config.run_id
     checkpoint = checkpointing.latest(config, run_id)
     if checkpoint:
         checkpointing.load(state, checkpoint)
         log.info("resumes run %s from step %d", run_id, state.step)
-        return checkpoint.figures
+        return checkpoint
     if config.train.resume_run:
         folder = checkpointing.checkpoints_uri(config, run_id)
         raise CheckpointError(
             f"train.resume_run={run_id}: expected a checkpoint under {folder}, found none:"
             " check the run's id, or start without resuming"
         )
-    return {}
+    return None
 
 
 def _cache(dataset: ShardSet) -> Path:

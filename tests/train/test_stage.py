@@ -79,6 +79,15 @@ def test_every_epoch_is_verified_and_recorded(place):
     assert events[0].size_bytes > 100
 
 
+def test_a_complete_checkpoint_is_not_written_over(place):
+    config = configured(place, "finished")
+    first = run(config)
+    index = place.store / "runs/finished/checkpoints/step-00000006/index.json"
+    written = index.stat().st_mtime_ns
+    assert run(config) == first
+    assert index.stat().st_mtime_ns == written
+
+
 def test_resuming_a_run_without_checkpoint_is_refused(place):
     with pytest.raises(CheckpointError, match=r"train.resume_run=nobody: expected a checkpoint"):
         run(configured(place, "lost", "train.resume_run=nobody"))
@@ -110,16 +119,17 @@ def test_label_beyond_the_classes_is_refused(place, tmp_path):
         run(configured(place, "fewer", f"train.dataset_uri={index}"))
 
 
-def test_loss_that_is_not_finite_stops_training_and_saves_nothing(place):
+@pytest.mark.parametrize("every_steps", [0, 5])
+def test_loss_that_is_not_finite_is_never_saved(place, every_steps):
     with pytest.raises(TrainError, match="the loss is nan after step"):
         run(
             configured(
-                place, "nan", "train.optimizer.lr=1e30", "train.optimizer.name=sgd",
-                "train.schedule.warmup_epochs=0", "train.checkpoint_every_steps=0",
-                "train.log_every_steps=1",
+                place, f"nan-{every_steps}", "train.optimizer.lr=1e30", "train.optimizer.name=sgd",
+                "train.schedule.warmup_epochs=0", f"train.checkpoint_every_steps={every_steps}",
+                "train.log_every_steps=1000",
             )
         )  # fmt: skip
-    assert not list(storage.list_objects(f"{place.store}/runs/nan/checkpoints"))
+    assert not list(storage.list_objects(f"{place.store}/runs/nan-{every_steps}/checkpoints"))
 
 
 def stepped(place, tmp_path, run_id, *overrides, resume_run=""):
