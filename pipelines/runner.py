@@ -121,8 +121,9 @@ class _Run:
         said = outcome.read_failure(self._config, step)
         if said:
             return said
-        signum = status - 128
-        how = f"killed by {signal.Signals(signum).name}" if signum > 0 else f"status {status}"
+        how = f"status {status}"
+        if status - 128 in list(signal.Signals):
+            how = f"killed by {signal.Signals(status - 128).name}"
         return self._failed(f"its process ended ({how}) and left no reason", 1)
 
     def _failed(self, message: str, exit_code: int) -> Failure:

@@ -1,7 +1,6 @@
 """Image bytes to pixels to what a backbone reads: one transform for training and clients.
 
-Only NumPy and Pillow are needed; ``simplejpeg`` is used for JPEG when it is installed (2.6 times as
-fast, same pixels).
+Only NumPy and Pillow are needed; ``simplejpeg`` decodes JPEG faster, where it is installed.
 """
 
 import io

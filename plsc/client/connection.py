@@ -41,8 +41,7 @@ class Client:
 
         Args:
             servers: gRPC addresses, ``"host:port"`` or ``"host:port,host:port"``: calls go round,
-                and a server
-                that does not answer is passed over.
+                and a server that does not answer is passed over.
             model: The model's name; may be left out where a server holds exactly one.
             timeout_s: Longest wait for an answer to one request.
 

@@ -1,7 +1,7 @@
 """GlyphNet: a small residual network for printed characters, sized for two CPU cores.
 
 Four stride-2 stages, a residual block in each of the two last, a fully connected embedding with
-batch norm: the shape of iResNet at a hundredth of its arithmetic. Shapes: B batch, S pixels of a
+batch norm: the shape of iResNet in small. Shapes: B batch, S pixels of a
 side, D embedding.
 """
 
