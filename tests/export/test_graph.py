@@ -67,7 +67,15 @@ def test_any_batch_size_goes(colors, batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "dimensions"), [("glyphnet", 128), ("iresnet50", 512)])
+@pytest.mark.parametrize(
+    ("name", "dimensions"),
+    [
+        ("glyphnet", 128),
+        ("iresnet50", 512),
+        ("mobilefacenet", 128),
+        ("vit_tiny", 128),
+    ],
+)
 def test_the_backbones_export_with_any_batch(tmp_path, name, dimensions):
     config = tiny(tmp_path)
     config.model = ModelConfig(name=name, embedding_size=dimensions, dropout=0.4)
