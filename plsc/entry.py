@@ -35,10 +35,10 @@ __all__ = ["Entry"]
 log = logging.getLogger(__name__)
 
 _LOSSES = {
-    "dist_arcface": "arcface",
-    "dist_softmax": "softmax",
-    "arcface": "arcface",
-    "softmax": "softmax",
+    "dist_arcface": ("arcface", "sharded"),
+    "dist_softmax": ("softmax", "sharded"),
+    "arcface": ("arcface", "replicated"),
+    "softmax": ("softmax", "replicated"),
 }
 
 
@@ -112,8 +112,8 @@ class Entry:
     def set_loss_type(self, loss_type: str) -> None:
         """Set the loss: ``dist_arcface``, ``dist_softmax``, ``arcface`` or ``softmax``.
 
-        The class axis is always cut over the ranks: the result is the same, and no rank holds it
-        all.
+        ``dist_`` cuts the classes over the ranks; without it every rank holds all of them, which
+        only few classes are worth. The result is the same.
 
         Raises:
             ConfigError: If it is none of these.
@@ -122,7 +122,54 @@ class Entry:
             raise ConfigError(
                 f"loss type: expected one of {', '.join(_LOSSES)}, found {loss_type!r}"
             )
-        self._settings["train.head.loss"] = _LOSSES[loss_type]
+        loss, distribution = _LOSSES[loss_type]
+        self._settings["train.head.loss"] = loss
+        self._settings["train.head.distribution"] = distribution
+
+    def set_sample_ratio(self, ratio: float) -> None:
+        """Set the fraction of the classes that take part in a step, above 0 up to 1."""
+        self._settings["train.head.sample_rate"] = ratio
+
+    def set_mixed_precision(  # noqa: PLR0917  the seed's signature
+        self,
+        use_fp16: bool,  # noqa: FBT001
+        init_loss_scaling: float = 1.0,
+        incr_every_n_steps: int = 2000,
+        decr_every_n_nan_or_inf: int = 2,
+        incr_ratio: float = 2.0,
+        decr_ratio: float = 0.5,
+        use_dynamic_loss_scaling: bool = True,  # noqa: FBT001, FBT002
+        amp_lists: None = None,
+    ) -> None:
+        """Set whether the backbone computes in fp16 (else fp32), and how the loss is scaled then.
+
+        Args:
+            use_fp16: fp16 with loss scaling, or fp32.
+            init_loss_scaling: First factor on the loss, at least 1.
+            incr_every_n_steps: Finite steps in a row after which it grows.
+            decr_every_n_nan_or_inf: Non-finite steps in a row after which it shrinks.
+            incr_ratio: What it grows by, above 1.
+            decr_ratio: What it shrinks by, below 1.
+            use_dynamic_loss_scaling: Whether it grows and shrinks at all.
+            amp_lists: None.
+
+        Raises:
+            ConfigError: If ``amp_lists`` is given: they name operators of PaddlePaddle.
+        """
+        if amp_lists is not None:
+            raise ConfigError(
+                "amp_lists: expected None: such lists name operators of PaddlePaddle, and here"
+                " torch.autocast knows which operators bear fp16; leave the argument out"
+            )
+        self._settings |= {
+            "train.precision": "fp16" if use_fp16 else "fp32",
+            "train.loss_scale.init": init_loss_scaling,
+            "train.loss_scale.is_dynamic": use_dynamic_loss_scaling,
+            "train.loss_scale.growth_interval": incr_every_n_steps,
+            "train.loss_scale.growth_factor": incr_ratio,
+            "train.loss_scale.backoff_interval": decr_every_n_nan_or_inf,
+            "train.loss_scale.backoff_factor": decr_ratio,
+        }
 
     def set_val_targets(self, targets: str | Sequence[str]) -> None:
         """Set the benchmarks: names of ``<name>.bin`` in the data set's folder."""

@@ -5,14 +5,16 @@
     PlscError                      1
     ├── ConfigError                2   a setting, or two that do not go together
     ├── StorageError               3   the object store: missing, refused, cut off, full
-    ├── ArtifactError              3   something that passed through a door is not what it says it
-    is │   ├── RecordError            3   a line, a part or a list of the input │   ├── ShardError
-    3   a shard of a data set │   ├── CheckpointError        3   a checkpoint │   └── BenchmarkError
-    3   a verification set (.bin) ├── TrainError                 1   training itself: a rank died,
-    the loss is not finite ├── GateFailed                 4   the model verifies worse than the
-    thresholds ask ├── ExportError                1   the graph differs from the model ├──
-    DeployError                1   the new version was not taken; the old one still serves └──
-    ServingError               1   the client's side of the wire
+    ├── ArtifactError              3   something that passed through a door is damaged
+    │   ├── RecordError            3   a line, a part or a list of the input
+    │   ├── ShardError             3   a shard of a data set
+    │   ├── CheckpointError        3   a checkpoint
+    │   └── BenchmarkError         3   a verification set (.bin)
+    ├── TrainError                 1   training itself: a rank died, a value is not finite
+    ├── GateFailed                 4   the model verifies worse than the thresholds ask
+    ├── ExportError                1   the graph differs from the model
+    ├── DeployError                1   the new version was not taken; the old one still serves
+    └── ServingError               1   the client's side of the wire
         ├── ServerUnavailable      1
         └── BadResponse            1
 

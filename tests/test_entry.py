@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from plsc import Entry
+from plsc.conf.schema import Distribution, Loss, LossScaleConfig, Precision
 from plsc.errors import ConfigError
 from plsc.verification import write_benchmark
 from tests.samples import jpeg, patterns
@@ -101,7 +102,56 @@ def test_same_lines_run_on_two_ranks(seed_folder, tmp_path):
     assert [block["num_classes"] for block in document["head"]] == [3, 3]
 
 
+def composed(ins):
+    """Return the configuration that ``train`` would run with."""
+    ins._run_id = "composed"
+    return ins._config()
+
+
+def test_mixed_precision_knobs_reach_the_loss_scale():
+    ins = Entry()
+    ins.set_mixed_precision(True, 1024.0, 500, 3, 4.0, 0.25, False)
+    train = composed(ins).train
+    assert train.precision is Precision.fp16
+    assert train.loss_scale == LossScaleConfig(
+        init=1024.0, is_dynamic=False, growth_interval=500, growth_factor=4.0, backoff_interval=3,
+        backoff_factor=0.25,
+    )  # fmt: skip
+
+
+def test_defaults_of_mixed_precision_are_those_of_the_configuration():
+    ins = Entry()
+    ins.set_mixed_precision(use_fp16=True)
+    assert composed(ins).train.loss_scale == LossScaleConfig()
+    ins.set_mixed_precision(use_fp16=False)
+    assert composed(ins).train.precision is Precision.fp32
+
+
+def test_sample_ratio_reaches_the_head():
+    ins = Entry()
+    ins.set_sample_ratio(0.1)
+    assert composed(ins).train.head.sample_rate == 0.1
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "loss", "distribution"),
+    [
+        ("dist_arcface", Loss.arcface, Distribution.sharded),
+        ("dist_softmax", Loss.softmax, Distribution.sharded),
+        ("arcface", Loss.arcface, Distribution.replicated),
+        ("softmax", Loss.softmax, Distribution.replicated),
+    ],
+)
+def test_loss_type_says_who_holds_the_classes(loss_type, loss, distribution):
+    ins = Entry()
+    ins.set_loss_type(loss_type)
+    head = composed(ins).train.head
+    assert (head.loss, head.distribution) == (loss, distribution)
+
+
 def test_mistakes_are_named():
+    with pytest.raises(ConfigError, match="amp_lists: expected None"):
+        Entry().set_mixed_precision(True, amp_lists=["softmax"])
     with pytest.raises(ConfigError, match=r"expected \[3, size, size\], found \[1, 28, 28\]"):
         Entry().set_image_shape([1, 28, 28])
     with pytest.raises(ConfigError, match="expected one of dist_arcface"):

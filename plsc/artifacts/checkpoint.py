@@ -3,11 +3,15 @@
 All tensors are safetensors files (no pickle). ``backbone`` holds the backbone's ``state_dict`` and
 its optimizer state under ``optimizer/<parameter>/<slot>``. The class axis of the head is cut into
 row blocks, one file each: tensor ``weight`` [rows, D], ``bias`` [rows] if there is one, and
-``optimizer/<parameter>/<slot>``; a block knows its first row, so a reader with another number of
-ranks takes the rows that it needs from whichever blocks hold them.
+``optimizer/<parameter>/<slot>``, whose first axis is the rows too (or it is one number). A matrix
+stored as int8 comes with its scales, ``<name>_scale`` [rows, blocks]. A block knows its first row,
+so a reader with another number of ranks takes the rows that it needs from whichever blocks hold
+them; blocks are small (some hundred MB), so that it need not fetch much more than that.
 """
 
 from typing import ClassVar
+
+import pydantic
 
 from plsc.artifacts.index import Artifact, Payload
 from plsc.errors import CheckpointError
@@ -20,6 +24,11 @@ class HeadBlock(Payload):
 
     first_class: int
     num_classes: int
+
+    @property
+    def classes(self) -> range:
+        """The class ids whose rows it holds."""
+        return range(self.first_class, self.first_class + self.num_classes)
 
 
 class Checkpoint(Artifact):
@@ -41,4 +50,12 @@ class Checkpoint(Artifact):
     backbone: Payload
     head: list[HeadBlock]
     figures: dict[str, float]
-    """Last values: loss, samples_per_s, accuracy of verified benchmarks, ..."""
+    """Last values: loss, samples_per_s, accuracy of verified benchmarks, ...; ``accuracy`` is their
+    mean, and there only if they were verified at exactly this step."""
+    loss_scale: dict[str, float] = pydantic.Field(default_factory=dict)
+    """State of fp16's loss scale; empty if there is none."""
+
+    @property
+    def index_uri(self) -> str:
+        """Where its index lies: beside its files."""
+        return self.backbone.uri.rpartition("/")[0] + "/index.json"

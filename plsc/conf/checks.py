@@ -3,7 +3,14 @@
 import math
 import re
 
-from plsc.conf.schema import PipelineConfig
+from plsc.conf.schema import (
+    Distribution,
+    HeadUpdate,
+    Loss,
+    PipelineConfig,
+    Precision,
+    StateDtype,
+)
 from plsc.errors import ConfigError
 
 __all__ = ["check"]
@@ -20,6 +27,7 @@ def check(config: PipelineConfig) -> None:
         *_positive(config),
         *_fractions(config),
         *_training(config),
+        *_head(config),
         *_verification(config),
     ]
     if problems:
@@ -45,7 +53,12 @@ def _positive(config: PipelineConfig) -> list[str]:
         "train.global_batch_size": config.train.global_batch_size,
         "train.keep_checkpoints": config.train.keep_checkpoints,
         "train.log_every_steps": config.train.log_every_steps,
+        "train.micro_batches": config.train.micro_batches,
         "train.head.scale": config.train.head.scale,
+        "train.head.chunk_size": config.train.head.chunk_size,
+        "train.loss_scale.init": config.train.loss_scale.init,
+        "train.loss_scale.growth_interval": config.train.loss_scale.growth_interval,
+        "train.loss_scale.backoff_interval": config.train.loss_scale.backoff_interval,
         "train.optimizer.lr": config.train.optimizer.lr,
         "evaluate.batch_size": config.evaluate.batch_size,
         "evaluate.folds": config.evaluate.folds,
@@ -78,12 +91,76 @@ def _fractions(config: PipelineConfig) -> list[str]:
 
 def _training(config: PipelineConfig) -> list[str]:
     train = config.train
-    if train.ranks > 0 and train.global_batch_size % train.ranks:
-        return [
-            f"train.global_batch_size={train.global_batch_size} cannot be dealt evenly over"
-            f" train.ranks={train.ranks}: make it a multiple"
-        ]
-    return []
+    problems = []
+    if train.global_batch_size < train.ranks * train.micro_batches:
+        problems.append(
+            f"train.global_batch_size={train.global_batch_size} gives no sample to some of the"
+            f" {train.ranks} ranks' {train.micro_batches} micro-batches: raise it"
+        )
+    scale = train.loss_scale
+    if scale.init < 1 or scale.growth_factor <= 1 or not 0 < scale.backoff_factor < 1:
+        problems.append(
+            "train.loss_scale must have init >= 1, growth_factor > 1 and 0 < backoff_factor < 1,"
+            f" not {scale.init}, {scale.growth_factor} and {scale.backoff_factor}"
+        )
+    for key, value in {
+        "train.clip_norm": train.clip_norm,
+        "train.head.logits_cache_mib": train.head.logits_cache_mib,
+    }.items():
+        if not value >= 0:
+            problems.append(f"{key} must not be negative, is {value}")
+    if train.resume_step < 0:
+        problems.append(f"train.resume_step must not be negative, is {train.resume_step}")
+    if train.finetune_head and not train.finetune_from:
+        problems.append("train.finetune_head=true needs train.finetune_from, an index's uri")
+    return problems
+
+
+def _head(config: PipelineConfig) -> list[str]:
+    train, head = config.train, config.train.head
+    is_replicated = head.distribution is Distribution.replicated
+    m1, m2, m3 = head.margins if len(head.margins) == 3 else (0.0, 0.0, 0.0)
+    needs_all = {
+        "train.micro_batches": train.micro_batches > 1,
+        "train.clip_norm": bool(train.clip_norm),
+        "train.precision=fp16": train.precision is Precision.fp16,
+    }
+    is_plain = head.update is HeadUpdate.plain or is_replicated
+    rules = {
+        "train.head.margins must be three numbers, m1 >= 1, 0 <= m2 < pi and m3 >= 0": (
+            m1 >= 1 and 0 <= m2 < math.pi and m3 >= 0
+        ),
+        f"train.head.margin must be at least 1 for sphereface, not {head.margin}": (
+            head.loss is not Loss.sphereface or head.margin >= 1
+        ),
+        f"train.head.margin must lie in 0..pi (excluded) for arcface, not {head.margin}": (
+            head.loss is not Loss.arcface or 0 <= head.margin < math.pi
+        ),
+        f"train.head.sample_rate must lie in 0 (excluded)..1, not {head.sample_rate}": (
+            0 < head.sample_rate <= 1
+        ),
+        "train.head.precision must be fp32 or bf16 (fp16 is for the backbone)": (
+            head.precision is not Precision.fp16
+        ),
+        "train.head.weight_dtype must be fp32 or bf16": head.weight_dtype is not StateDtype.int8,
+        "train.head.update=fused cannot be had together with"
+        f" {' and '.join(name for name, is_set in needs_all.items() if is_set)}: use deferred": (
+            head.update is not HeadUpdate.fused or not any(needs_all.values())
+        ),
+        "train.head.distribution=replicated needs train.head.update=plain (or auto)": (
+            not is_replicated or head.update in {HeadUpdate.plain, HeadUpdate.auto}
+        ),
+        "train.head.update=plain (and a replicated head) needs train.head.sample_rate=1 and fp32"
+        " weight_dtype and momentum_dtype": (
+            not is_plain
+            or (
+                head.sample_rate == 1
+                and head.weight_dtype is StateDtype.fp32
+                and head.momentum_dtype is StateDtype.fp32
+            )
+        ),
+    }
+    return [problem for problem, holds in rules.items() if not holds]
 
 
 def _verification(config: PipelineConfig) -> list[str]:

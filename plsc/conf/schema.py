@@ -13,10 +13,14 @@ from omegaconf import MISSING
 __all__ = [
     "ColumnOrder",
     "DeployConfig",
+    "Distribution",
     "EvaluateConfig",
     "ExportConfig",
+    "GradientMode",
     "HeadConfig",
+    "HeadUpdate",
     "Loss",
+    "LossScaleConfig",
     "ModelConfig",
     "Optimizer",
     "OptimizerConfig",
@@ -25,6 +29,7 @@ __all__ = [
     "PreprocessConfig",
     "Schedule",
     "ScheduleConfig",
+    "StateDtype",
     "TrainConfig",
 ]
 
@@ -42,7 +47,41 @@ class Loss(Enum):
 
     arcface = "arcface"
     cosface = "cosface"
+    sphereface = "sphereface"
+    combined = "combined"
     softmax = "softmax"
+    normalized_softmax = "normalized_softmax"
+
+
+class GradientMode(Enum):
+    """What the margin passes back: its true derivative, or 1 (straight through)."""
+
+    exact = "exact"
+    ste = "ste"
+
+
+class Distribution(Enum):
+    """How ranks share the head: its classes cut over them, or a copy on each."""
+
+    sharded = "sharded"
+    replicated = "replicated"
+
+
+class HeadUpdate(Enum):
+    """When the class centers follow their gradient."""
+
+    auto = "auto"
+    fused = "fused"
+    deferred = "deferred"
+    plain = "plain"
+
+
+class StateDtype(Enum):
+    """How a matrix of the head is stored."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
 
 
 class Optimizer(Enum):
@@ -61,10 +100,11 @@ class Schedule(Enum):
 
 
 class Precision(Enum):
-    """The dtype of the backbone's arithmetic (weights, statistics and the head stay fp32)."""
+    """The dtype of arithmetic (weights and statistics stay fp32)."""
 
     fp32 = "fp32"
     bf16 = "bf16"
+    fp16 = "fp16"
 
 
 @dataclass
@@ -101,13 +141,42 @@ class HeadConfig:
     """The distributed classifier on top of the embeddings."""
 
     loss: Loss = Loss.arcface
-    """``arcface``: cos(theta + margin); ``cosface``: cos(theta) - margin; ``softmax``: plain, with
-    a bias."""
+    """``arcface``: cos(theta + margin); ``cosface``: cos(theta) - margin; ``sphereface``:
+    cos(margin * theta); ``combined``: cos(m1 theta + m2) - m3; ``normalized_softmax``: cos(theta);
+    ``softmax``: plain, with a bias."""
     margin: float = 0.5
-    """ArcFace: radians added to the target's angle; CosFace: subtracted from its cosine. Unused by
-    softmax."""
+    """ArcFace: radians added to the target's angle; CosFace: subtracted from its cosine;
+    SphereFace: factor on the angle, >= 1. Unused by the others."""
+    margins: list[float] = field(default_factory=lambda: [1.0, 0.5, 0.0])
+    """m1 (factor, >= 1), m2 (radians) and m3 (a cosine) of ``combined``."""
+    gradient: GradientMode = GradientMode.exact
+    """``exact``: the margin's true derivative; ``ste``: 1 instead, which is what InsightFace's code
+    computes."""
     scale: float = 64.0
     """Factor on the cosines before the softmax. Unused by softmax."""
+    distribution: Distribution = Distribution.sharded
+    """``sharded``: each rank owns a block of classes; ``replicated``: each rank has all of them and
+    gradients are averaged, for few classes."""
+    sample_rate: float = 1.0
+    """Fraction of the classes that take part in a step (Partial FC); those of the batch always do.
+    Only their rows are read and written."""
+    update: HeadUpdate = HeadUpdate.auto
+    """``fused``: inside the backward pass, chunk by chunk; ``deferred``: after it, in a second
+    sweep, as clipping, micro-batches and fp16 need; ``plain``: the gradient is left to a torch
+    optimizer; ``auto``: ``fused`` where that is possible, else ``deferred`` (``plain`` for a
+    replicated head)."""
+    precision: Precision = Precision.fp32
+    """Arithmetic of the head's matrix products: fp32 or bf16. Targets and statistics are fp32."""
+    weight_dtype: StateDtype = StateDtype.fp32
+    """How class centers are stored: fp32, or bf16 with stochastic rounding."""
+    momentum_dtype: StateDtype = StateDtype.fp32
+    """How the optimizer's first moment is stored: fp32, bf16, or int8 with one scale per 128 values
+    (AdamW's second moment is then bf16)."""
+    chunk_size: int = 4096
+    """Classes computed at once: temporary memory grows with it, results do not depend on it."""
+    logits_cache_mib: int = 0
+    """MiB of logits that each rank may keep from the forward to the backward pass instead of
+    computing them again."""
 
 
 @dataclass
@@ -145,6 +214,24 @@ class ScheduleConfig:
 
 
 @dataclass
+class LossScaleConfig:
+    """Loss scaling of fp16 training; the seed's knobs of mixed precision."""
+
+    init: float = 1.0
+    """First factor on the loss (PLSC's init_loss_scaling)."""
+    is_dynamic: bool = True
+    """Whether the factor follows what the gradients bear (use_dynamic_loss_scaling)."""
+    growth_interval: int = 2000
+    """Finite steps in a row after which it grows (incr_every_n_steps)."""
+    growth_factor: float = 2.0
+    """What it grows by (incr_ratio)."""
+    backoff_interval: int = 2
+    """Non-finite steps in a row after which it shrinks (decr_every_n_nan_or_inf)."""
+    backoff_factor: float = 0.5
+    """What it shrinks by (decr_ratio)."""
+
+
+@dataclass
 class TrainConfig:
     """Shards in, checkpoints out."""
 
@@ -152,6 +239,13 @@ class TrainConfig:
     """Index of the shards to train on (default: what this run's preprocess wrote)."""
     resume_run: str = ""
     """Run whose newest checkpoint to go on from. Empty: this run's own, if it has one."""
+    resume_step: int = 0
+    """Step of the checkpoint to go on from. 0: the newest."""
+    finetune_from: str = ""
+    """Index of a checkpoint whose backbone a new run starts from. Empty: random weights."""
+    finetune_head: bool = False
+    """Whether to take over the class centers of ``finetune_from`` too, row by row: class ids that
+    both have keep theirs, new ones start at random."""
     ranks: int = 2
     """Processes that share the classes; torchrun starts them."""
     threads_per_rank: int = 1
@@ -162,8 +256,18 @@ class TrainConfig:
     """Stop after this many steps, whatever ``epochs`` says. 0: no limit."""
     global_batch_size: int = 1024
     """Samples of one step over all ranks, Bg: a multiple of the number of ranks."""
+    micro_batches: int = 1
+    """Parts in which each rank computes its share of a step, one after the other: saves memory."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient of backbone and head together; longer ones are scaled down. 0:
+    no limit."""
     precision: Precision = Precision.bf16
-    """Arithmetic of the backbone."""
+    """Arithmetic of the backbone; ``fp16`` comes with loss scaling."""
+    loss_scale: LossScaleConfig = field(default_factory=LossScaleConfig)
+    compile: bool = False
+    """Compile the backbone with torch.compile."""
+    gradient_checkpointing: bool = False
+    """Compute the backbone's activations again in the backward pass instead of keeping them."""
     flip: bool = True
     """Mirror every second image at random (faces: yes; characters: no)."""
     shift: int = 0
@@ -177,6 +281,9 @@ class TrainConfig:
     """Steps between checkpoints; the last step writes one as well. 0: only the last."""
     keep_checkpoints: int = 5
     """Newest checkpoints to keep."""
+    keep_best: bool = True
+    """Whether to write a checkpoint when the verified accuracy is the best so far, and to keep it
+    beside the newest."""
     verify_every_epochs: int = 1
     """Epochs between verifications on ``verify_benchmarks``. 0: never."""
     verify_benchmarks: list[str] = field(default_factory=lambda: ["lfw"])

@@ -1,209 +1,158 @@
-"""Writing and reading checkpoints: any number of ranks writes one, any number reads it back.
+"""Writing checkpoints while training goes on: a snapshot now, the way to the store behind it."""
 
-Layout of ``<store_uri>/runs/<run_id>/checkpoints/step-00000200/``: ``backbone.safetensors``, one
-``head-<first class>.safetensors`` per rank that owns classes, and ``index.json``, written last.
-"""
-
+import datetime as dt
+import functools
 import logging
-import tempfile
-from pathlib import Path
+import shutil
+import time
+from types import TracebackType
+from typing import Any, Self, cast
 
-import torch
-from safetensors.torch import save_file
+import torch.distributed as dist
 
-from plsc import storage
-from plsc.artifacts.checkpoint import Checkpoint, HeadBlock
-from plsc.artifacts.index import Payload
+from plsc.artifacts.checkpoint import Checkpoint
 from plsc.conf.schema import PipelineConfig
 from plsc.doorway import Stopwatch
-from plsc.errors import CheckpointError
-from plsc.models import read_tensors
+from plsc.errors import StorageError
 from plsc.train.process_group import Ranks
+from plsc.train.scratch import ScratchFolder
+from plsc.train.snapshot import LocalFile, take_snapshot
 from plsc.train.state import TrainState
+from plsc.train.upload import Upload
 
-__all__ = ["checkpoints_uri", "latest", "load", "prune", "save"]
+__all__ = ["Checkpointer"]
 
 log = logging.getLogger(__name__)
 
-_SLOT = "optimizer/{name}/{slot}"
+_TIMEOUT = dt.timedelta(hours=2)
+"""Longest time that one rank's upload may take more than another's."""
+
+_GRACE_S = 20.0
+"""How long a run that ends on an error waits for the checkpoint that is on its way."""
 
 
-def checkpoints_uri(config: PipelineConfig, run_id: str) -> str:
-    """Return the folder of all checkpoints of a run."""
-    return storage.join(config.store_uri, "runs", run_id, "checkpoints")
+class Checkpointer:
+    """Writes the checkpoints of a run; at most one is on its way to the store at any time.
 
-
-def save(
-    state: TrainState,
-    config: PipelineConfig,
-    ranks: Ranks,
-    watch: Stopwatch,
-    *,
-    epoch: int,
-    dataset_uri: str,
-    figures: dict[str, float],
-) -> Checkpoint:
-    """Write a checkpoint of ``state`` and return its index (the same on every rank).
-
-    Collective. A process killed on the way leaves a folder without an index: no checkpoint.
-
-    Raises:
-        StorageError: If the store refuses or has no room.
+    A context manager. Left without an error it waits for the last checkpoint; left on an error it
+    gives that one up when it takes too long (another rank may be gone), and no index of it is
+    written then. Local files are removed either way.
     """
-    folder = storage.join(checkpoints_uri(config, config.run_id), f"step-{state.step:08d}")
-    block = _write_block(state, folder)
-    backbone = _write_backbone(state, folder) if ranks.is_first else None
-    written = ranks.gather_objects((backbone, block))
-    checkpoint = Checkpoint(
-        provenance=watch.provenance(config),
-        step=state.step,
-        epoch=epoch,
-        samples_seen=state.step * config.train.global_batch_size,
-        num_classes=state.head.num_classes,
-        embedding_size=config.model.embedding_size,
-        ranks=ranks.world_size,
-        dataset_uri=dataset_uri,
-        backbone=next(payload for payload, _ in written if payload),
-        head=[block for _, block in written if block],
-        figures=figures,
-    )
-    if ranks.is_first:
-        checkpoint.write(storage.join(folder, "index.json"))
-    ranks.wait()
-    return checkpoint
 
+    def __init__(self, config: PipelineConfig, ranks: Ranks, watch: Stopwatch) -> None:
+        self._config = config
+        self._ranks = ranks
+        self._watch = watch
+        self._group: dist.ProcessGroup | None = None
+        self._upload: Upload | None = None
+        self._last: Checkpoint | None = None
 
-def latest(config: PipelineConfig, run_id: str) -> Checkpoint | None:
-    """Return the newest complete checkpoint of a run, or None if it has none.
+    def __enter__(self) -> Self:
+        """Collective: makes a process group that only the uploading threads use."""
+        if self._ranks.world_size > 1:
+            group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+            self._group = cast("dist.ProcessGroup", group)
+        self._scratch = ScratchFolder()
+        return self
 
-    Raises:
-        StorageError: If the store cannot be asked.
-        CheckpointError: If its index is damaged.
-    """
-    indexes = _indexes(config, run_id)
-    return Checkpoint.read(indexes[-1]) if indexes else None
+    def save(
+        self, state: TrainState, *, epoch: int, dataset_uri: str, figures: dict[str, float]
+    ) -> None:
+        """Take a snapshot of ``state``, and write it as a checkpoint in the background.
 
+        Collective. Waits for the checkpoint before it. ``state`` may be changed afterwards. A
+        process killed on the way leaves a folder without an index: no checkpoint.
 
-def prune(config: PipelineConfig) -> None:
-    """Remove all but the newest ``keep_checkpoints`` checkpoints of this run, index first.
+        Args:
+            state: Between two steps.
+            epoch: Epochs done.
+            dataset_uri: Index of the data set it was trained on.
+            figures: Last values; ``accuracy`` only if this very state was verified.
 
-    Raises:
-        StorageError: If the store refuses.
-    """
-    for index in _indexes(config, config.run_id)[: -config.train.keep_checkpoints]:
-        storage.delete(index)
-        storage.delete_prefix(index.removesuffix("/index.json"))
-
-
-def load(state: TrainState, checkpoint: Checkpoint) -> None:
-    """Bring weights, optimizer state and step of ``checkpoint`` into ``state``.
-
-    Each rank takes the rows of its own classes, however many ranks wrote them.
-
-    Raises:
-        StorageError: If a file cannot be fetched.
-        CheckpointError: If a file was altered, or the checkpoint belongs to another model.
-    """
-    _check_fit(state, checkpoint)
-    tensors = read_tensors(checkpoint.backbone)
-    weights = {key: value for key, value in tensors.items() if not key.startswith("optimizer/")}
-    try:
-        state.backbone.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{checkpoint.backbone.uri} does not fit the model: {error}"
-        ) from error
-    _restore_slots(state, state.backbone, tensors)
-
-    rows = _own_rows(state.head.classes, checkpoint)
-    with torch.no_grad():
-        for name, parameter in state.head.named_parameters():
-            parameter.copy_(rows[name])
-    _restore_slots(state, state.head, rows)
-    state.step = checkpoint.step
-
-
-def _check_fit(state: TrainState, checkpoint: Checkpoint) -> None:
-    for what, expected, found in (
-        ("num_classes", state.head.num_classes, checkpoint.num_classes),
-        ("embedding_size", state.head.weight.shape[1], checkpoint.embedding_size),
-    ):
-        if expected != found:
-            raise CheckpointError(
-                f"{checkpoint.backbone.uri} has {what} {found}, this run has {expected}:"
-                " resume with the data set and model that the run began with"
-            )
-
-
-def _indexes(config: PipelineConfig, run_id: str) -> list[str]:
-    found = storage.list_objects(checkpoints_uri(config, run_id) + "/")
-    return sorted(info.uri for info in found if info.uri.endswith("/index.json"))
-
-
-def _write_backbone(state: TrainState, folder: str) -> Payload:
-    tensors = dict(state.backbone.state_dict()) | _slots(state, state.backbone)
-    return _write(tensors, storage.join(folder, "backbone.safetensors"))
-
-
-def _write_block(state: TrainState, folder: str) -> HeadBlock | None:
-    classes = state.head.classes
-    if not classes:
-        return None
-    tensors = {name: p.detach() for name, p in state.head.named_parameters()}
-    uri = storage.join(folder, f"head-{classes.start:010d}.safetensors")
-    payload = _write(tensors | _slots(state, state.head), uri)
-    return HeadBlock(**dict(payload), first_class=classes.start, num_classes=len(classes))
-
-
-def _write(tensors: dict[str, torch.Tensor], uri: str) -> Payload:
-    with tempfile.TemporaryDirectory(prefix="plsc-checkpoint-") as folder:
-        path = Path(folder) / "tensors"
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
-        storage.upload(path, uri)
-        return Payload(uri=uri, size_bytes=path.stat().st_size, sha256=storage.sha256_of_file(path))
-
-
-def _slots(state: TrainState, module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the optimizer's tensors for the parameters of ``module``, by name."""
-    return {
-        _SLOT.format(name=name, slot=slot): value
-        for name, parameter in module.named_parameters()
-        for slot, value in state.optimizer.state.get(parameter, {}).items()
-        if isinstance(value, torch.Tensor)
-    }
-
-
-def _restore_slots(
-    state: TrainState, module: torch.nn.Module, tensors: dict[str, torch.Tensor]
-) -> None:
-    for name, parameter in module.named_parameters():
-        prefix = _SLOT.format(name=name, slot="")
-        found = {
-            key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)
-        }
-        if found:
-            state.optimizer.state[parameter] = {
-                slot: tensor if tensor.ndim == 0 else tensor.to(parameter.device)
-                for slot, tensor in found.items()
-            }
-
-
-def _own_rows(classes: range, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """Return the head's tensors for ``classes``, put together from the blocks that hold them."""
-    pieces: dict[str, list[torch.Tensor]] = {}
-    for block in sorted(checkpoint.head, key=lambda block: block.first_class):
-        start = max(classes.start, block.first_class) - block.first_class
-        stop = min(classes.stop, block.first_class + block.num_classes) - block.first_class
-        if start >= stop:
-            continue
-        for name, tensor in read_tensors(block).items():
-            pieces.setdefault(name, []).append(tensor if tensor.ndim == 0 else tensor[start:stop])
-    rows = {
-        name: parts[0] if parts[0].ndim == 0 else torch.cat(parts) for name, parts in pieces.items()
-    }
-    if classes and len(rows.get("weight", [])) != len(classes):
-        raise CheckpointError(
-            f"the checkpoint of step {checkpoint.step} holds {len(rows.get('weight', []))} of the"
-            f" classes {classes.start}..{classes.stop - 1}: its index is damaged, use an older one"
+        Raises:
+            StorageError: If the checkpoint *before* failed on any rank; raised on every rank.
+        """
+        self._wait()
+        complete = functools.partial(
+            Checkpoint,
+            provenance=self._watch.provenance(self._config),
+            step=state.step,
+            epoch=epoch,
+            samples_seen=state.step * self._config.train.global_batch_size,
+            num_classes=state.head.num_classes,
+            embedding_size=self._config.model.embedding_size,
+            ranks=self._ranks.world_size,
+            dataset_uri=dataset_uri,
+            figures=dict(figures),
+            loss_scale=state.loss_scale.state() if state.loss_scale else {},
         )
-    return rows
+        self._upload = Upload(
+            self._snapshot(state),
+            state.step,
+            complete,
+            config=self._config,
+            ranks=self._ranks,
+            exchange=self._exchange,
+        )
+        self._upload.start()
+
+    def finish(self) -> Checkpoint | None:
+        """Wait for the checkpoint on its way and return the last one, the same on every rank.
+
+        Returns:
+            None if none was saved.
+
+        Raises:
+            StorageError: If it failed on any rank; raised on every rank.
+        """
+        self._wait()
+        return self._last
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._wait()
+            elif self._upload:
+                self._wait_a_little(self._upload, is_error=issubclass(kind, Exception))
+        finally:
+            self._scratch.remove()
+
+    def _snapshot(self, state: TrainState) -> list[LocalFile] | StorageError:
+        """Return this rank's files, or the error, which the ranks then tell each other."""
+        folder = self._scratch.path / f"step-{state.step}"
+        try:
+            return take_snapshot(state, folder, with_backbone=self._ranks.is_first)
+        except StorageError as error:
+            return error
+
+    def _wait(self) -> None:
+        upload, self._upload = self._upload, None
+        if upload is None:
+            return
+        begin = time.monotonic()
+        try:
+            self._last = upload.result()
+        finally:
+            shutil.rmtree(self._scratch.path / f"step-{upload.step}", ignore_errors=True)
+        if (seconds := time.monotonic() - begin) > 1:
+            log.info("waited %.1f s for the checkpoint of step %d", seconds, upload.step)
+
+    def _wait_a_little(self, upload: Upload, *, is_error: bool) -> None:
+        """Wait while training ends on an error; not at all when a person or a signal ends it."""
+        upload.join(_GRACE_S if is_error else 0)
+        if upload.is_alive():
+            upload.give_up()
+            log.warning("the checkpoint of step %d was given up", upload.step)
+
+    def _exchange(self, item: object) -> list[Any]:
+        """Return the item of every rank. Collective: one all-gather of the threads' own group."""
+        if self._group is None:
+            return [item]
+        items: list[Any] = [None] * self._ranks.world_size
+        dist.all_gather_object(items, item, group=self._group)
+        return items

@@ -11,6 +11,7 @@ import torch
 from plsc.artifacts.shards import ShardReader, ShardSet, fetch_shard
 from plsc.conf.schema import PipelineConfig
 from plsc.errors import ShardError
+from plsc.train.partition import partition_classes
 from plsc.train.process_group import Ranks
 from plsc.train.sampler import Sampler
 from plsc.transforms import NotAnImageError, decode, to_model_input
@@ -74,12 +75,22 @@ def batches(
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """Yield (step, images [B, 3, S, S] in [-1, 1], labels [B]) of this rank for each step.
 
-    The next batch is decoded by a thread while the caller computes.
+    B is the same on every rank, and a multiple of ``train.micro_batches``: a smaller share of the
+    global batch is filled up with its own images again, labeled -1, which count for nothing. The
+    next batch is decoded by a thread while the caller computes.
     """
+    share = partition_classes(config.train.global_batch_size, ranks.world_size, ranks.rank)
+    parts = config.train.micro_batches
+    size = -(-config.train.global_batch_size // (ranks.world_size * parts)) * parts
 
     def load(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        pixels, labels = data.decode(sampler.batch(step, ranks.rank, ranks.world_size))
-        pixels = _augment(pixels, config, step, ranks)
+        order = np.arange(size) % max(1, len(share))
+        indexes = sampler.batch(step, ranks.rank, ranks.world_size)
+        if not share:
+            indexes = sampler.batch(step)[:1]
+        pixels, labels = data.decode(indexes)
+        pixels = _augment(pixels, config, step, share)[order]
+        labels = np.where(np.arange(size) < len(share), labels[order], -1)
         return torch.from_numpy(to_model_input(pixels)), torch.from_numpy(labels)
 
     with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
@@ -92,11 +103,11 @@ def batches(
 
 
 def _augment(
-    pixels: npt.NDArray[np.uint8], config: PipelineConfig, step: int, ranks: Ranks
+    pixels: npt.NDArray[np.uint8], config: PipelineConfig, step: int, share: range
 ) -> npt.NDArray[np.uint8]:
     """Mirror and shift at random; what happens depends on seed and place in the global batch."""
     draws = np.random.default_rng([config.seed, step]).random((config.train.global_batch_size, 3))
-    draws = draws[ranks.rank * len(pixels) : (ranks.rank + 1) * len(pixels)]
+    draws = draws[share.start : share.start + len(pixels)]
     shift = config.train.shift
     if shift:
         offsets = np.floor(draws[:, :2] * (2 * shift + 1)).astype(int)

@@ -53,6 +53,11 @@ class Ranks:
         dist.all_gather_object(items, item)
         return items
 
+    def sum_(self, tensor: torch.Tensor) -> None:
+        """Overwrite ``tensor`` with the sum over all ranks. Collective: one all-reduce."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+
     def broadcast(self, tensor: torch.Tensor) -> None:
         """Overwrite ``tensor`` with that of rank 0. Collective."""
         if self.world_size > 1:

@@ -8,6 +8,8 @@ finite domains", 2002). Nothing is stored: the state of the order is the step.
 import numpy as np
 import numpy.typing as npt
 
+from plsc.train.partition import partition_classes
+
 __all__ = ["Sampler"]
 
 _ROUNDS = 6
@@ -44,15 +46,16 @@ class Sampler:
         Args:
             step: Step since the beginning of training, 0-based; the epoch follows from it.
             rank: The rank, 0 <= rank < world_size.
-            world_size: A divisor of the global batch size.
+            world_size: Any number; shares differ by at most one sample.
 
         Returns:
-            int64 [global_batch_size / world_size], each in 0 .. num_samples - 1.
+            int64, about global_batch_size / world_size of them, each in 0 .. num_samples - 1.
         """
-        size = self.global_batch_size // world_size
+        share = partition_classes(self.global_batch_size, world_size, rank)
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        start = step_in_epoch * self.global_batch_size + rank * size
-        positions = np.arange(start, start + size, dtype=np.uint64) % _U64(self.num_samples)
+        start = step_in_epoch * self.global_batch_size
+        positions = np.arange(start + share.start, start + share.stop, dtype=np.uint64)
+        positions %= _U64(self.num_samples)
         return self.permute(positions, epoch)
 
     def permute(self, positions: npt.NDArray[np.uint64], epoch: int) -> npt.NDArray[np.int64]:

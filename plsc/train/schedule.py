@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from plsc.conf.schema import Schedule, TrainConfig
+from plsc.train.head import Margin
 
 __all__ = ["RunPlan"]
 
@@ -41,7 +42,11 @@ class RunPlan:
             return float((1 - done) ** schedule.power)
         return 0.5 * (1 + math.cos(math.pi * done))
 
-    def margin(self, step: int) -> float:
-        """Return the margin of ``step``: linear from zero in its warm-up, then constant."""
+    def margin(self, step: int) -> Margin:
+        """Return the margin of ``step``."""
+        return Margin.of(self.config.head, self.margin_fraction(step))
+
+    def margin_fraction(self, step: int) -> float:
+        """Return how much of the margin holds: 0 to 1 in its warm-up, then 1."""
         warmup_steps = self.config.margin_warmup_epochs * self.steps_per_epoch
-        return self.config.head.margin * min(1.0, step / warmup_steps if warmup_steps else 1.0)
+        return min(1.0, step / warmup_steps if warmup_steps else 1.0)

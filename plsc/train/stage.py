@@ -9,12 +9,14 @@ from plsc.artifacts.checkpoint import Checkpoint
 from plsc.artifacts.shards import ShardSet
 from plsc.conf.schema import PipelineConfig
 from plsc.doorway import Stopwatch, index_uri
-from plsc.errors import CheckpointError, ConfigError
-from plsc.train import checkpointing
+from plsc.errors import ConfigError
+from plsc.train.checkpointing import Checkpointer
 from plsc.train.data import TrainingData
 from plsc.train.events import Events
+from plsc.train.finetune import finetune
 from plsc.train.loop import Loop
-from plsc.train.process_group import Ranks, joined
+from plsc.train.process_group import joined
+from plsc.train.resume import resume
 from plsc.train.state import TrainState
 from plsc.verification import read_benchmark
 
@@ -34,11 +36,12 @@ def run(config: PipelineConfig) -> Checkpoint:
     """
     watch = Stopwatch()
     with joined(config.train.threads_per_rank) as ranks:
-        _check_ranks(config, ranks)
         dataset = ShardSet.read(config.train.dataset_uri)
         _check_dataset(config, dataset)
         state = TrainState.fresh(config, dataset.num_classes, ranks)
-        resumed = _resume(state, config)
+        resumed = resume(state, config)
+        if config.train.finetune_from and not resumed:
+            finetune(state, config)
         data = TrainingData(dataset, _cache(dataset))
         names = config.train.verify_benchmarks if config.train.verify_every_epochs else []
         benchmarks = [read_benchmark(config.data_uri, name) for name in names]
@@ -50,20 +53,17 @@ def run(config: PipelineConfig) -> Checkpoint:
             config.train.global_batch_size,
         )  # fmt: skip
         uri = storage.join(index_uri(config, "train").removesuffix("index.json"), "events")
-        with Events(uri, is_writer=ranks.is_first) as events:
-            checkpoint = loop.run(watch, events, resumed)
+        with (
+            Events(uri, is_writer=ranks.is_first) as events,
+            Checkpointer(config, ranks, watch) as checkpointer,
+        ):
+            loop.run(checkpointer, events, resumed)
+            checkpoint = checkpointer.finish() or resumed
+        assert checkpoint is not None
         if ranks.is_first:
             checkpoint.write(index_uri(config, "train"))
         ranks.wait()
         return checkpoint
-
-
-def _check_ranks(config: PipelineConfig, ranks: Ranks) -> None:
-    if config.train.global_batch_size % ranks.world_size:
-        raise ConfigError(
-            f"train.global_batch_size={config.train.global_batch_size} cannot be dealt evenly over"
-            f" the {ranks.world_size} ranks that were started: make it a multiple"
-        )
 
 
 def _check_dataset(config: PipelineConfig, dataset: ShardSet) -> None:
@@ -72,23 +72,6 @@ def _check_dataset(config: PipelineConfig, dataset: ShardSet) -> None:
             f"image_size={config.image_size}, but {dataset.uri} holds images of"
             f" {dataset.image_size} pixels: set image_size={dataset.image_size}"
         )
-
-
-def _resume(state: TrainState, config: PipelineConfig) -> Checkpoint | None:
-    """Bring back the newest checkpoint and return it, if there is one."""
-    run_id = config.train.resume_run or config.run_id
-    checkpoint = checkpointing.latest(config, run_id)
-    if checkpoint:
-        checkpointing.load(state, checkpoint)
-        log.info("resumes run %s from step %d", run_id, state.step)
-        return checkpoint
-    if config.train.resume_run:
-        folder = checkpointing.checkpoints_uri(config, run_id)
-        raise CheckpointError(
-            f"train.resume_run={run_id}: expected a checkpoint under {folder}, found none:"
-            " check the run's id, or start without resuming"
-        )
-    return None
 
 
 def _cache(dataset: ShardSet) -> Path:

@@ -1,13 +1,23 @@
 """Everything that training changes, in one place: what a checkpoint must hold."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from plsc.conf.schema import Optimizer, PipelineConfig
-from plsc.models import build
+from plsc.conf.schema import (
+    Distribution,
+    HeadConfig,
+    HeadUpdate,
+    Optimizer,
+    PipelineConfig,
+    Precision,
+    TrainConfig,
+)
+from plsc.models import build, checkpoint_gradients
 from plsc.train.head import ShardedHead
+from plsc.train.loss_scale import LossScale
 from plsc.train.process_group import Ranks
 
 __all__ = ["TrainState"]
@@ -20,6 +30,9 @@ class TrainState:
     backbone: nn.Module
     head: ShardedHead
     optimizer: torch.optim.Optimizer
+    """Of the backbone; and of the head, where ``head.update`` is ``plain``."""
+    loss_scale: LossScale | None = None
+    """In fp16 training."""
     step: int = 0
 
     @classmethod
@@ -34,23 +47,37 @@ class TrainState:
         Raises:
             ConfigError: If the backbone cannot be built.
         """
+        train = config.train
         torch.manual_seed(config.seed)
         backbone = build(config.model, config.image_size)
         backbone = backbone.to(ranks.device).to(memory_format=torch.channels_last)
+        if train.gradient_checkpointing:
+            checkpoint_gradients(backbone)
         head = ShardedHead(
-            config.train.head,
+            _resolved(train),
+            train.optimizer,
             num_classes=num_classes,
             embedding_size=config.model.embedding_size,
             ranks=ranks,
             seed=config.seed,
-        ).to(ranks.device)
-        return cls(backbone, head, _optimizer(config, backbone, head))
+        )
+        loss_scale = LossScale(train.loss_scale) if train.precision is Precision.fp16 else None
+        return cls(backbone, head, _optimizer(train, backbone, head), loss_scale)
 
 
-def _optimizer(
-    config: PipelineConfig, backbone: nn.Module, head: nn.Module
-) -> torch.optim.Optimizer:
-    settings = config.train.optimizer
+def _resolved(train: TrainConfig) -> HeadConfig:
+    """Return the head's settings with ``update=auto`` decided by what a step needs."""
+    head = train.head
+    needs_all = train.micro_batches > 1 or train.clip_norm or train.precision is Precision.fp16
+    if head.update is not HeadUpdate.auto or not needs_all:
+        return head
+    if head.distribution is Distribution.replicated:
+        return head
+    return dataclasses.replace(head, update=HeadUpdate.deferred)
+
+
+def _optimizer(train: TrainConfig, backbone: nn.Module, head: nn.Module) -> torch.optim.Optimizer:
+    settings = train.optimizer
     trained = [p for m in (backbone, head) for p in m.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},

@@ -32,7 +32,17 @@ def test_glyphs_is_the_default_and_tiny_extends_it():
         ("train.optimizer.name=adam", "expected one of .*sgd, adamw"),
         ("model=resnet", "Could not find 'model/resnet'"),
         ("train.epochs=0", "train.epochs must be greater than 0, not 0"),
-        ("train.ranks=3", "global_batch_size=128 cannot be dealt evenly over train.ranks=3"),
+        ("train.ranks=300", "global_batch_size=128 gives no sample to some of the 300 ranks'"),
+        ("train.micro_batches=0", "train.micro_batches must be greater than 0"),
+        ("train.clip_norm=-1", "train.clip_norm must not be negative"),
+        ("train.head.sample_rate=0", r"sample_rate must lie in 0 \(excluded\)\.\.1, not 0"),
+        ("train.head.margins=[1,2]", "train.head.margins must be three numbers"),
+        ("train.head.loss=sphereface", "margin must be at least 1 for sphereface, not 0.2"),
+        ("train.head.margin=4", r"margin must lie in 0\.\.pi \(excluded\) for arcface, not 4"),
+        ("train.head.precision=fp16", "train.head.precision must be fp32 or bf16"),
+        ("train.head.weight_dtype=int8", "train.head.weight_dtype must be fp32 or bf16"),
+        ("train.loss_scale.init=0.5", "train.loss_scale must have init >= 1"),
+        ("train.finetune_head=true", "finetune_head=true needs train.finetune_from"),
         ("model.dropout=1.5", r"model.dropout must lie in 0..1, not 1.5"),
         ("evaluate.folds=1", "evaluate.folds must be at least 2"),
         ("evaluate.far_targets=[2]", r"far_targets\[0\] must lie in 0..1"),
@@ -45,6 +55,21 @@ def test_glyphs_is_the_default_and_tiny_extends_it():
 def test_mistakes_are_named(override, words):
     with pytest.raises(ConfigError, match=words):
         compose("glyphs", "run_id=test", override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("update=fused", "clip"), "update=fused cannot be had together with train.clip_norm: use"),
+        (("update=plain", "sample_rate=0.1"), "update=plain .* needs train.head.sample_rate=1"),
+        (("distribution=replicated", "momentum_dtype=bf16"), "a replicated head"),
+        (("distribution=replicated", "update=fused"), "replicated needs train.head.update=plain"),
+    ],
+)
+def test_settings_of_the_head_that_do_not_go_together_are_named(overrides, words):
+    given = ["train.clip_norm=1" if o == "clip" else f"train.head.{o}" for o in overrides]
+    with pytest.raises(ConfigError, match=words):
+        compose("glyphs", "run_id=test", *given)
 
 
 def test_all_mistakes_are_named_at_once():
@@ -75,7 +100,8 @@ def test_place_comes_from_the_environment(monkeypatch):
 
 def test_configuration_as_a_dictionary_composes_to_itself():
     document = to_dict(compose("glyphs", "run_id=test"))
-    assert document["train"]["head"] == {"loss": "arcface", "margin": 0.2, "scale": 24.0}
+    head = document["train"]["head"]
+    assert (head["loss"], head["margin"], head["scale"]) == ("arcface", 0.2, 24.0)
     assert document["train"]["optimizer"]["name"] == "adamw"
 
 

@@ -1,155 +1,297 @@
-"""Checkpoints: any number of ranks to any number, exact resume, and what must be refused."""
+"""Writing checkpoints: what happens meanwhile, what goes wrong, and what must be left behind."""
 
-import json
+import logging
+import os
+import resource
+import signal
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from plsc import storage
-from plsc.conf import compose
 from plsc.doorway import Stopwatch
-from plsc.errors import CheckpointError
+from plsc.errors import StorageError
+from plsc.storage import disk
 from plsc.train import checkpointing
+from plsc.train.checkpointing import Checkpointer
 from plsc.train.process_group import Ranks
-from plsc.train.state import TrainState
+from plsc.train.resume import load, resume
+from plsc.train.retention import checkpoints_uri, index_uris, latest
 from tests.train.ranks import on_ranks
+from tests.train.states import ALONE, configured, copied, fresh, saved, stepped
 
-CLASSES = 7
-ALONE = Ranks(0, 1, torch.device("cpu"))
-
-
-def configured(folder, run_id="first", optimizer="adamw", loss="arcface"):
-    return compose(
-        "tiny",
-        f"run_id={run_id}",
-        f"store_uri={folder}",
-        "image_size=16",
-        "model.embedding_size=8",
-        f"train.optimizer.name={optimizer}",
-        f"train.head.loss={loss}",
-        "train.keep_checkpoints=2",
-    )
+GIVEN = {"epoch": 0, "dataset_uri": "x", "figures": {}}
 
 
-def stepped(state, ranks, steps=2):
-    """Take a few optimizer steps on batches that depend on the step alone."""
-    for _ in range(steps):
-        generator = torch.Generator().manual_seed(state.step)
-        images = torch.randn(12, 3, 16, 16, generator=generator)
-        labels = torch.randint(0, CLASSES, (12,), generator=generator)
-        size = 12 // ranks.world_size
-        own = slice(ranks.rank * size, (ranks.rank + 1) * size)
-        state.backbone.eval()  # batch statistics differ with the batch; weights must not
-        loss = state.head(state.backbone(images[own]), labels[own], 0.3).loss
-        state.optimizer.zero_grad()
-        loss.backward()
-        for parameter in state.backbone.parameters():
-            gathered = ranks.gather(parameter.grad)
-            parameter.grad.copy_(gathered.mean(dim=0))
-        state.optimizer.step()
-        state.step += 1
-
-
-def written(ranks, folder, optimizer, loss):
-    config = configured(folder, optimizer=optimizer, loss=loss)
-    state = TrainState.fresh(config, CLASSES, ranks)
-    stepped(state, ranks)
-    checkpointing.save(
-        state, config, ranks, Stopwatch(), epoch=0, dataset_uri="x", figures={"loss": 1.0}
-    )
-    stepped(state, ranks)
-    return {name: p.detach().clone() for name, p in state.head.named_parameters()}
-
-
-def gone_on(ranks, folder, optimizer, loss):
-    config = configured(folder, optimizer=optimizer, loss=loss)
-    state = TrainState.fresh(config, CLASSES, ranks)
-    checkpointing.load(state, checkpointing.latest(config, "first"))
-    assert state.step == 2
-    stepped(state, ranks)
-    return {name: p.detach().clone() for name, p in state.head.named_parameters()}
-
-
-def joined_rows(outputs):
-    return {name: torch.cat([o[name] for o in outputs]) for name in outputs[0]}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "loss"), [("adamw", "arcface"), ("sgd", "softmax")])
-def test_checkpoint_of_two_ranks_goes_on_with_any_number(tmp_path, optimizer, loss):
-    case = [(str(tmp_path), optimizer, loss)]
-    (expected,) = on_ranks(2, written, case)
-    for world_size in (1, 2, 3):
-        (found,) = on_ranks(world_size, gone_on, case)
-        exact = {"rtol": 0, "atol": 0} if world_size == 2 else {"rtol": 1e-4, "atol": 1e-5}
-        torch.testing.assert_close(joined_rows(found), joined_rows(expected), **exact)
+@pytest.fixture(autouse=True)
+def local(tmp_path, monkeypatch):
+    """The folder of local files, of this test alone."""
+    folder = tmp_path / "local"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield folder
+    monkeypatch.undo()
+    tempfile.tempdir = None
 
 
 @pytest.fixture
-def saved(tmp_path):
-    """A checkpoint of one rank, its configuration and its state."""
+def gate(monkeypatch):
+    """Uploads wait until it is set."""
+    opened = threading.Event()
+    upload = storage.upload
+
+    def waiting(path, uri):
+        assert opened.wait(60)
+        upload(path, uri)
+
+    monkeypatch.setattr(storage, "upload", waiting)
+    yield opened
+    opened.set()
+
+
+def test_training_goes_on_while_its_checkpoint_is_on_its_way(tmp_path, gate, local):
     config = configured(tmp_path)
-    state = TrainState.fresh(config, CLASSES, ALONE)
-    stepped(state, ALONE)
-    checkpoint = save(state, config)
-    return config, state, checkpoint
+    state = stepped(fresh(config))
+    expected = copied(state.head.state_rows())
+    with Checkpointer(config, ALONE, Stopwatch()) as checkpointer:
+        checkpointer.save(state, **GIVEN)
+        stepped(state)
+        assert latest(config, "first") is None
+        gate.set()
+        checkpoint = checkpointer.finish()
+    assert checkpoint == latest(config, "first")
+    assert checkpoint.step == 2
+    again = fresh(config)
+    load(again, checkpoint)
+    assert all(again.head.state_rows()[name].equal(expected[name]) for name in expected)
+    assert not list(local.glob("plsc-*"))
 
 
-def save(state, config):
-    return checkpointing.save(
-        state, config, ALONE, Stopwatch(), epoch=0, dataset_uri="x", figures={}
-    )
+def test_a_save_waits_for_the_one_before_and_says_how_long(tmp_path, gate, caplog):
+    caplog.set_level(logging.INFO, "plsc")
+    config = configured(tmp_path)
+    state = fresh(config)
+    threading.Timer(1.2, gate.set).start()
+    with Checkpointer(config, ALONE, Stopwatch()) as checkpointer:
+        for state.step in (1, 2):
+            checkpointer.save(state, **GIVEN)
+        assert min(index_uris(config, "first")) == 1
+    assert "waited 1." in caplog.text
+    assert "s for the checkpoint of step 1" in caplog.text
+    assert list(index_uris(config, "first")) == [1, 2]
 
 
-def test_altered_file_is_refused_and_named(saved):
-    config, _, checkpoint = saved
-    content = bytearray(storage.read_bytes(checkpoint.head[0].uri))
-    content[-1] ^= 1
-    storage.write_bytes(checkpoint.head[0].uri, bytes(content))
-    state = TrainState.fresh(config, CLASSES, ALONE)
-    with pytest.raises(
-        CheckpointError, match=r"head-0000000000.safetensors was altered: .*SHA-256"
+def test_nothing_saved_is_no_checkpoint(tmp_path):
+    with Checkpointer(configured(tmp_path), ALONE, Stopwatch()) as checkpointer:
+        assert checkpointer.finish() is None
+
+
+def save_and_raise(config, error):
+    with Checkpointer(config, ALONE, Stopwatch()) as checkpointer:
+        checkpointer.save(fresh(config), **GIVEN)
+        raise error
+
+
+def test_an_error_of_training_lets_the_checkpoint_on_its_way_arrive(tmp_path, local):
+    config = configured(tmp_path)
+    with pytest.raises(ArithmeticError):
+        save_and_raise(config, ArithmeticError)
+    assert latest(config, "first").step == 0
+    assert not list(local.glob("plsc-*"))
+
+
+@pytest.mark.parametrize("error", [ArithmeticError, KeyboardInterrupt])
+def test_an_error_does_not_wait_for_a_store_that_hangs(
+    tmp_path, gate, local, monkeypatch, caplog, error
+):
+    monkeypatch.setattr(checkpointing, "_GRACE_S", 0.2)
+    config = configured(tmp_path)
+    begin = time.monotonic()
+    with pytest.raises(error):
+        save_and_raise(config, error)
+    assert time.monotonic() - begin < 5
+    assert "the checkpoint of step 0 was given up" in caplog.text
+    assert not list(local.glob("plsc-*"))
+    gate.set()
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint-0":
+            thread.join(20)
+    assert latest(config, "first") is None
+
+
+def test_a_store_that_refuses_is_told_at_the_next_save(tmp_path, local):
+    (tmp_path / "store").write_text("a file where the folder should be")
+    config = configured(tmp_path / "store")
+    state = fresh(config)
+    with Checkpointer(config, ALONE, Stopwatch()) as checkpointer:
+        checkpointer.save(state, **GIVEN)
+        with pytest.raises(StorageError, match=r"^checkpoint of step 0 failed: rank 0: "):
+            checkpointer.save(state, **GIVEN)
+    assert not list(local.glob("plsc-*"))
+
+
+def test_an_error_of_ours_while_uploading_is_told_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "sha256_of_file", lambda path: path / 0)
+    config = configured(tmp_path)
+    with Checkpointer(config, ALONE, Stopwatch()) as checkpointer:
+        checkpointer.save(fresh(config), **GIVEN)
+        with pytest.raises(StorageError, match="step 0 failed: rank 0: TypeError: "):
+            checkpointer.finish()
+
+
+# --- several ranks ----------------------------------------------------------------------------
+
+
+def full_disk(ranks, folder, when):
+    """Rank 1's disk is full, for its snapshot or for the store; return what every rank is told."""
+    config = configured(folder)
+    state = fresh(config, ranks)
+    first = saved(state, config, ranks)
+    state.step = 2
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    upload = storage.upload
+
+    def fill():
+        if ranks.rank == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, unlimited[1]))
+
+    def filling(path, uri):
+        fill()
+        upload(path, uri)
+
+    storage.upload = filling if when == "upload" else upload
+    try:
+        with Checkpointer(config, ranks, Stopwatch()) as checkpointer:
+            if when == "snapshot":
+                fill()
+            checkpointer.save(state, **GIVEN)
+            checkpointer.finish()
+    except StorageError as error:
+        told = str(error)
+    finally:
+        storage.upload = upload
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    return first, told
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_one_rank_is_told_by_all(tmp_path):
+    messages = {
+        "snapshot": "to this machine's disk",
+        "upload": "head-0000000004.safetensors: File too large: check that the disk has room",
+    }
+    outcomes = on_ranks(2, full_disk, [(str(tmp_path / when), when) for when in messages])
+    for (when, message), ((first, told), (other, told_too)) in zip(
+        messages.items(), outcomes, strict=True
     ):
-        checkpointing.load(state, checkpoint)
+        assert first == other
+        assert told == told_too
+        assert told.startswith("checkpoint of step 2 failed: rank 1: ")
+        assert message in told
+        assert latest(configured(tmp_path / when), "first") == first
 
 
-def test_checkpoint_of_other_classes_is_refused(saved):
-    config, _, checkpoint = saved
-    state = TrainState.fresh(config, CLASSES + 1, ALONE)
-    with pytest.raises(CheckpointError, match="has num_classes 7, this run has 8"):
-        checkpointing.load(state, checkpoint)
+def refused(ranks, folder, environment):
+    """Rank 1 has the wrong key; return what every rank is told."""
+    os.environ.update(environment)
+    if ranks.rank == 1:
+        os.environ["AWS_SECRET_ACCESS_KEY"] = "wrong"
+    config = configured(folder)
+    with pytest.raises(StorageError) as told:
+        saved(fresh(config, ranks), config, ranks)
+    return str(told.value)
 
 
-def test_checkpoint_that_lacks_a_block_is_refused(saved):
-    config, _, checkpoint = saved
-    state = TrainState.fresh(config, CLASSES, ALONE)
-    with pytest.raises(CheckpointError, match=r"holds 0 of the classes 0\.\.6"):
-        checkpointing.load(state, checkpoint.model_copy(update={"head": []}))
+@pytest.mark.services
+def test_a_store_that_refuses_one_rank_is_told_by_all(bucket_uri, object_store):
+    case = (bucket_uri, object_store.environment())
+    ((told, told_too),) = on_ranks(2, refused, [case])
+    assert told == told_too
+    assert told.startswith("checkpoint of step 0 failed: rank 1: s3://plsc/tests/")
+    assert "the secret key is wrong" in told
+    assert latest(configured(bucket_uri), "first") is None
 
 
-def test_folder_without_an_index_is_no_checkpoint(saved):
-    config, state, checkpoint = saved
-    state.step = 3
-    later = save(state, config)
-    storage.delete(later.backbone.uri.replace("backbone.safetensors", "index.json"))
-    assert checkpointing.latest(config, "first") == checkpoint
+# --- ranks that die ---------------------------------------------------------------------------
 
 
-def test_damaged_index_says_what_was_expected(saved):
-    config, _, checkpoint = saved
-    uri = checkpoint.backbone.uri.replace("backbone.safetensors", "index.json")
-    document = json.loads(storage.read_bytes(uri))
-    document["step"] = "many"
-    storage.write_bytes(uri, json.dumps(document).encode())
-    with pytest.raises(CheckpointError, match=r"index of kind Checkpoint, version 1, but step"):
-        checkpointing.latest(config, "first")
+def run_until_death(rank, folder, port, how, queue):
+    """Save step 2 well; then rank 1 dies while step 4 is on its way."""
+    tempfile.tempdir = f"{folder}/local"
+    torch.set_num_threads(1)
+    checkpointing._GRACE_S = 1.0
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    ranks = Ranks(rank, 2, torch.device("cpu"))
+    config = configured(folder)
+    state = stepped(fresh(config, ranks), ranks)
+    saved(state, config, ranks)
+    copyfile = disk.shutil.copyfile
+
+    def die_half_way(source, target):
+        if rank == 0:
+            copyfile(source, target)
+            return
+        content = Path(source).read_bytes()
+        Path(target).write_bytes(content[: len(content) // 2])
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(30)  # the store hangs; training ends on an error
+
+    disk.shutil.copyfile = die_half_way
+    stepped(state, ranks)
+    begin = time.monotonic()
+    try:
+        with Checkpointer(config, ranks, Stopwatch()) as checkpointer:
+            checkpointer.save(state, **GIVEN)
+            if rank == 1 and how == "raised":
+                raise ArithmeticError
+            checkpointer.finish()
+    except (ArithmeticError, RuntimeError) as error:
+        queue.put((rank, type(error).__name__, time.monotonic() - begin))
 
 
-def test_only_the_newest_checkpoints_are_kept(saved):
-    config, state, _ = saved
-    for state.step in (3, 4, 5):
-        save(state, config)
-    checkpointing.prune(config)
-    folder = checkpointing.checkpoints_uri(config, "first")
-    left = {info.uri.split("/")[-2] for info in storage.list_objects(folder)}
-    assert left == {"step-00000004", "step-00000005"}
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "raised"])
+def test_a_rank_that_dies_while_uploading_damages_nothing(tmp_path, local, how):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = mp.get_context("forkserver")
+    queue = context.SimpleQueue()
+    processes = [
+        context.Process(target=run_until_death, args=(rank, str(tmp_path), port, how, queue))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode is not None, "hangs"
+    told = {}
+    while not queue.empty():
+        rank, name, seconds = queue.get()
+        told[rank] = name
+        assert seconds < 20
+    expected = {0: "DistBackendError"} | ({1: "ArithmeticError"} if how == "raised" else {})
+    assert told.keys() == expected.keys(), told
+    assert told.get(1) == expected.get(1)
+    assert processes[1].exitcode == (-signal.SIGKILL if how == "killed" else 0)
+
+    assert len(list(local.iterdir())) == (how == "killed")
+    config = configured(tmp_path)
+    assert list(index_uris(config, "first")) == [2]
+    state = fresh(config)
+    assert resume(state, config).step == 2
+    state.step = 6
+    saved(state, config)
+    assert not list(local.iterdir())
+    left = {path.name for path in Path(checkpoints_uri(config, "first")).iterdir()}
+    assert left == {"step-00000002", "step-00000006"}

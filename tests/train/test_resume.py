@@ -1,0 +1,327 @@
+"""Resuming: any number of ranks to any number, exact, and what must be refused."""
+
+import dataclasses
+import hashlib
+import json
+
+import pytest
+import torch
+
+from plsc import storage
+from plsc.errors import CheckpointError, StorageError
+from plsc.train import resume as resume_module
+from plsc.train import snapshot
+from plsc.train.head import decode
+from plsc.train.loss_scale import LossScale
+from plsc.train.partition import partition_classes
+from plsc.train.resume import load, read_rows, resume
+from plsc.train.retention import checkpoints_uri
+from plsc.train.slots import slots
+from tests.train.ranks import on_ranks
+from tests.train.states import ALONE, CLASSES, configured, copied, fresh, saved, stepped
+
+MODES = {
+    "sgd": ("train.optimizer.name=sgd",),
+    "softmax": ("train.optimizer.name=sgd", "train.head.loss=softmax"),
+    "adamw": ("train.optimizer.name=adamw",),
+    "bf16-momentum": ("train.optimizer.name=sgd", "train.head.momentum_dtype=bf16"),
+    "int8-momentum": ("train.optimizer.name=adamw", "train.head.momentum_dtype=int8"),
+    "bf16-weight": ("train.optimizer.name=sgd", "train.head.weight_dtype=bf16"),
+    "plain": ("train.head.update=plain",),
+    "replicated": ("train.head.distribution=replicated",),
+    "few-classes": ("train.optimizer.name=adamw",),
+}
+ROUNDED = {"bf16-momentum", "int8-momentum", "bf16-weight"}  # with noise of their own on each rank
+
+
+def state_of(state):
+    """Everything that a checkpoint of the state holds: backbone, and this rank's rows."""
+    backbone = dict(state.backbone.state_dict()) | slots(state.optimizer, state.backbone)
+    rows = state.head.state_rows() | slots(state.optimizer, state.head)
+    return copied(backbone), copied(rows)
+
+
+def begun(ranks, config, mode):
+    """Step twice, save, step twice; return the state at the checkpoint and at the end."""
+    state = stepped(fresh(config, ranks, classes_of(mode)), ranks)
+    saved(state, config, ranks)
+    at_checkpoint = state_of(state)
+    return at_checkpoint, state_of(stepped(state, ranks))
+
+
+def gone_on(ranks, config, mode):
+    state = fresh(config, ranks, classes_of(mode))
+    assert resume(state, config).step == state.step == 2
+    at_checkpoint = state_of(state)
+    return at_checkpoint, state_of(stepped(state, ranks))
+
+
+def classes_of(mode):
+    return 2 if mode == "few-classes" else CLASSES
+
+
+def whole(states, mode):
+    """Put the ranks' rows together; a replicated head's are all on each."""
+    backbone, rows = states[0]
+    if mode != "replicated":
+        # A rank without classes has no slots and no count of steps.
+        ranks = [rows for _, rows in states if len(rows["weight"])]
+        rows = {
+            name: torch.cat([rank[name] for rank in ranks]) if rows[name].ndim else rows[name]
+            for name in rows
+        }
+    return backbone, rows
+
+
+@pytest.mark.slow
+def test_checkpoint_of_some_ranks_goes_on_with_any_number(tmp_path):
+    configs = {mode: configured(tmp_path, *MODES[mode]) for mode in MODES}
+    worlds, written = (1, 2, 3), {}
+    for writers in worlds:
+        cases = [(stored_under(config, writers, mode), mode) for mode, config in configs.items()]
+        states = on_ranks(writers, begun, cases)
+        written |= {(writers, mode): state for mode, state in zip(MODES, states, strict=True)}
+    for readers in worlds:
+        cases = [(stored_under(configs[mode], writers, mode), mode) for writers, mode in written]
+        for (writers, mode), found in zip(written, on_ranks(readers, gone_on, cases), strict=True):
+            expected = written[writers, mode]
+            assert_equal(expected, found, 0, mode, exact=True)
+            assert_equal(expected, found, 1, mode, exact=readers == writers)
+
+
+def stored_under(config, writers, mode):
+    return dataclasses.replace(config, store_uri=f"{config.store_uri}/{mode}-{writers}")
+
+
+def assert_equal(expected, found, when, mode, *, exact):
+    for part in (0, 1):
+        one = whole([rank[when] for rank in expected], mode)[part]
+        other = whole([rank[when] for rank in found], mode)[part]
+        if exact:
+            torch.testing.assert_close(other, one, rtol=0, atol=0, msg=lambda m: f"{mode}: {m}")
+        elif mode not in ROUNDED:
+            torch.testing.assert_close(
+                other, one, rtol=1e-4, atol=1e-5, msg=lambda m: f"{mode}: {m}"
+            )
+
+
+@pytest.mark.parametrize("storage_dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("update", ["fused", "plain"])
+def test_narrow_momentum_goes_on_in_another_format(tmp_path, storage_dtype, update):
+    written_as = configured(tmp_path, f"train.head.momentum_dtype={storage_dtype}")
+    first = stepped(fresh(written_as))
+    saved(first, written_as)
+    config = configured(tmp_path, f"train.head.update={update}")
+    second = fresh(config)
+    resume(second, config)
+    rows = first.head.state_rows()
+    found = second.head.state_rows() | slots(second.optimizer, second.head)
+    for name in ("exp_avg", "exp_avg_sq"):
+        expected = decode(f"optimizer/weight/{name}", rows).float()
+        torch.testing.assert_close(found[f"optimizer/weight/{name}"], expected, rtol=0, atol=0)
+    assert found["optimizer/weight/step"] == 2
+    stepped(second)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """The configuration of a run with checkpoints of steps 2 and 4, and these."""
+    config = configured(tmp_path)
+    state = stepped(fresh(config))
+    older = saved(state, config)
+    return config, older, saved(stepped(state), config)
+
+
+def damage(uri):
+    content = bytearray(storage.read_bytes(uri))
+    content[-1] ^= 1
+    storage.write_bytes(uri, bytes(content))
+
+
+OFFER = "; an older checkpoint of step 2 is there: resume with train.resume_step=2$"
+
+
+def test_altered_file_is_named_and_an_older_checkpoint_offered(two):
+    config, _, newest = two
+    damage(newest.head[0].uri)
+    with pytest.raises(
+        CheckpointError, match=rf"head-0000000000.safetensors was altered: .*SHA-256.*{OFFER}"
+    ):
+        resume(fresh(config), config)
+    chosen = configured(config.store_uri, "train.resume_step=2")
+    state = fresh(chosen)
+    assert resume(state, chosen).step == state.step == 2
+
+
+def test_missing_file_is_named_and_an_older_checkpoint_offered(two):
+    config, _, newest = two
+    storage.delete(newest.backbone.uri)
+    with pytest.raises(CheckpointError, match=rf"backbone.safetensors is missing: .*{OFFER}"):
+        resume(fresh(config), config)
+
+
+def test_damaged_index_is_told_and_an_older_checkpoint_offered(two):
+    config, _, newest = two
+    document = json.loads(storage.read_bytes(newest.index_uri))
+    document["step"] = "many"
+    storage.write_bytes(newest.index_uri, json.dumps(document).encode())
+    with pytest.raises(
+        CheckpointError, match=rf"index of kind Checkpoint, version 1, but step.*{OFFER}"
+    ):
+        resume(fresh(config), config)
+
+
+def test_damage_of_the_only_checkpoint_is_told_without_an_offer(two):
+    config, older, newest = two
+    storage.delete(newest.index_uri)
+    damage(older.backbone.uri)
+    with pytest.raises(CheckpointError, match=r"there is no older checkpoint$"):
+        resume(fresh(config), config)
+
+
+def test_file_that_is_no_safetensors_is_refused(two):
+    config, _, newest = two
+    storage.write_bytes(newest.backbone.uri, b"x")
+    backbone = newest.backbone.model_copy(update={"sha256": hashlib.sha256(b"x").hexdigest()})
+    newest.model_copy(update={"backbone": backbone}).write(newest.index_uri)
+    with pytest.raises(CheckpointError, match=r"backbone\.safetensors is no safetensors file"):
+        resume(fresh(config), config)
+
+
+def test_store_that_cannot_be_asked_is_no_damage(two, monkeypatch):
+    config, _, _ = two
+
+    def refused(uri, path):
+        raise StorageError(f"{uri}: refused")
+
+    monkeypatch.setattr(storage, "download", refused)
+    with pytest.raises(StorageError, match=r"refused$"):
+        resume(fresh(config), config)
+
+
+def test_step_that_is_not_there_is_refused_with_those_that_are(two):
+    config, _, _ = two
+    config.train.resume_step = 3
+    with pytest.raises(
+        CheckpointError, match=r"train.resume_step=3: .*checkpoints, found those of steps 2, 4: ch"
+    ):
+        resume(fresh(config), config)
+
+
+def test_nothing_to_resume_is_none_unless_asked_for(tmp_path):
+    config = configured(tmp_path)
+    state = fresh(config)
+    assert resume(state, config) is None
+    config.train.resume_run = "nobody"
+    with pytest.raises(CheckpointError, match=r"train\.resume_run=nobody: expected a checkpoint"):
+        resume(state, config)
+    config.train.resume_run, config.train.resume_step = "", 5
+    with pytest.raises(CheckpointError, match=r"train\.resume_step=5: expected .* found none"):
+        resume(state, config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "classes", "message"),
+    [
+        ((), 8, "has num_classes 7, this run has 8"),
+        (("model.embedding_size=16",), 7, "has embedding_size 8, this run has 16"),
+        (("model.name=iresnet18",), 7, "has model.name glyphnet, this run has iresnet18"),
+        (("train.optimizer.name=sgd",), 7, "has optimizer adamw, this run has sgd"),
+    ],
+)
+def test_checkpoint_of_another_run_is_refused_and_finetuning_named(
+    two, overrides, classes, message
+):
+    given, _, newest = two
+    config = configured(given.store_uri, *overrides)
+    state = fresh(config, classes=classes)
+    with pytest.raises(CheckpointError, match=message) as refused:
+        resume(state, config)
+    assert f"train.finetune_from={newest.index_uri}" in str(refused.value)
+    assert "train.finetune_head=true" in str(refused.value)
+    assert state.step == 0
+
+
+def test_loss_that_needs_a_bias_is_refused_where_there_is_none(two):
+    given, _, _ = two
+    config = configured(given.store_uri, "train.head.loss=softmax")
+    with pytest.raises(CheckpointError, match=r"has no bias of the classes.*train\.head\.loss"):
+        resume(fresh(config), config)
+
+
+def test_loss_scale_comes_back(tmp_path):
+    config = configured(tmp_path)
+    state = stepped(fresh(config))
+    state.loss_scale = LossScale(config.train.loss_scale)
+    state.loss_scale.value = 1024.0
+    assert saved(state, config).loss_scale["value"] == 1024.0
+    again = fresh(config)
+    again.loss_scale = LossScale(config.train.loss_scale)
+    resume(again, config)
+    assert again.loss_scale.state() == state.loss_scale.state()
+
+
+def test_checkpoint_that_lacks_a_block_is_refused(two, monkeypatch):
+    monkeypatch.setattr(snapshot, "_ROWS_PER_BLOCK", 3)
+    config, _, _ = two
+    state = stepped(fresh(config))
+    checkpoint = saved(state, config)
+    assert [block.classes for block in checkpoint.head] == [range(3), range(3, 6), range(6, 7)]
+    load(fresh(config), checkpoint)
+    for lost, first in ((0, 0), (1, 3), (2, 6)):
+        head = [block for n, block in enumerate(checkpoint.head) if n != lost]
+        with pytest.raises(CheckpointError, match=rf"has no row of class {first}, expected 0\.\.6"):
+            load(fresh(config), checkpoint.model_copy(update={"head": head}))
+
+
+def test_rows_come_from_whatever_blocks_hold_them(two, monkeypatch):
+    config, _, _ = two
+    state = stepped(fresh(config))
+    for rows_per_block in (1, 2, 3, 7, 100):
+        monkeypatch.setattr(snapshot, "_ROWS_PER_BLOCK", rows_per_block)
+        checkpoint = saved(state, config)
+        for rank in range(3):
+            own = partition_classes(CLASSES, 3, rank)
+            rows = read_rows(checkpoint, own, into={})
+            assert rows["weight"].equal(state.head.weight[own.start : own.stop])
+            assert rows["optimizer/weight/exp_avg"].shape == (len(own), 8)
+            assert rows["optimizer/weight/step"] == 2
+
+
+def test_rows_are_written_where_they_belong_without_a_copy(two):
+    config, _, newest = two
+    state = fresh(config)
+    live = state.head.state_rows()
+    rows = read_rows(newest, state.head.classes, into=live)
+    assert {name for name in rows if rows[name] is live[name]} == {
+        "weight", "optimizer/weight/exp_avg", "optimizer/weight/exp_avg_sq",
+    }  # fmt: skip
+
+
+def test_only_the_blocks_with_own_rows_are_fetched(two, monkeypatch):
+    config, _, _ = two
+    monkeypatch.setattr(snapshot, "_ROWS_PER_BLOCK", 2)
+    checkpoint = saved(stepped(fresh(config)), config)
+    fetched = []
+    opened = resume_module.opened
+    monkeypatch.setattr(
+        resume_module, "opened", lambda block: fetched.append(block.first_class) or opened(block)
+    )
+    read_rows(checkpoint, range(2, 5), into={})
+    assert fetched == [2, 4]
+
+
+@pytest.mark.services
+def test_checkpoint_goes_through_an_object_store(bucket_uri, monkeypatch):
+    monkeypatch.setattr(snapshot, "_ROWS_PER_BLOCK", 3)
+    config = configured(bucket_uri)
+    state = stepped(fresh(config))
+    checkpoint = saved(state, config, ALONE, loss=1.0)
+    assert checkpoint.backbone.uri.startswith(checkpoints_uri(config, "first"))
+    again = fresh(config)
+    assert resume(again, config) == checkpoint
+    for expected, found in zip(state_of(state), state_of(again), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    storage.delete(checkpoint.head[1].uri)
+    with pytest.raises(CheckpointError, match=r"head-0000000003\.safetensors is missing"):
+        resume(fresh(config), config)
