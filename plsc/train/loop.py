@@ -8,7 +8,7 @@ from plsc.artifacts.checkpoint import Checkpoint
 from plsc.conf.schema import PipelineConfig
 from plsc.errors import TrainError
 from plsc.progress import duration
-from plsc.train.checkpointing import Checkpointer
+from plsc.train.checkpoints import Checkpointer
 from plsc.train.data import TrainingData, batches
 from plsc.train.events import Events
 from plsc.train.head import HeadOutput

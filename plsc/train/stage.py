@@ -10,13 +10,11 @@ from plsc.artifacts.shards import ShardSet
 from plsc.conf.schema import PipelineConfig
 from plsc.doorway import Stopwatch, index_uri
 from plsc.errors import ConfigError
-from plsc.train.checkpointing import Checkpointer
+from plsc.train.checkpoints import Checkpointer, finetune, resume
 from plsc.train.data import TrainingData
 from plsc.train.events import Events
-from plsc.train.finetune import finetune
 from plsc.train.loop import Loop
 from plsc.train.process_group import joined
-from plsc.train.resume import resume
 from plsc.train.state import TrainState
 from plsc.verification import read_benchmark
 

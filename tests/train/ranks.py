@@ -23,7 +23,7 @@ def on_ranks(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = mp.get_context("forkserver")  # torch is imported once, not once a rank
-    context.set_forkserver_preload(["torch", "plsc.train.head", "plsc.train.checkpointing"])
+    context.set_forkserver_preload(["torch", "plsc.train.head", "plsc.train.checkpoints"])
     queue = context.SimpleQueue()
     processes = [
         context.Process(target=_rank, args=(rank, world_size, port, function, cases, queue))

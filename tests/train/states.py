@@ -4,7 +4,7 @@ import torch
 
 from plsc.conf import compose
 from plsc.doorway import Stopwatch
-from plsc.train.checkpointing import Checkpointer
+from plsc.train.checkpoints.checkpointer import Checkpointer
 from plsc.train.head import HeadStep, Margin
 from plsc.train.process_group import Ranks
 from plsc.train.state import TrainState

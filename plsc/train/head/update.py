@@ -239,4 +239,5 @@ def _load(kept: Stored, name: str, rows: dict[str, torch.Tensor], noise: Noise) 
         return
     values = decode(name, rows).to(tensors[""].device)
     whole = slice(0, len(values))
-    kept.write(whole, values.float(), noise)
+    working = kept.read(whole).copy_(values)
+    kept.write(whole, working, noise)

@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from plsc.train.scratch import ScratchFolder
+from plsc.train.checkpoints.scratch import ScratchFolder
 
-_HOLD = "from plsc.train.scratch import ScratchFolder; print(ScratchFolder().path, flush=True); {}"
+_HOLD = (
+    "from plsc.train.checkpoints.scratch import ScratchFolder;"
+    " print(ScratchFolder().path, flush=True); {}"
+)
 
 
 @pytest.fixture(autouse=True)

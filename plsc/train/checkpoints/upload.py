@@ -15,9 +15,9 @@ from plsc.artifacts.checkpoint import Checkpoint, HeadBlock
 from plsc.artifacts.index import Payload
 from plsc.conf.schema import PipelineConfig
 from plsc.errors import PlscError, StorageError
+from plsc.train.checkpoints.retention import checkpoint_folder, prune, remove
+from plsc.train.checkpoints.snapshot import LocalFile
 from plsc.train.process_group import Ranks
-from plsc.train.retention import checkpoint_folder, prune, remove
-from plsc.train.snapshot import LocalFile
 
 __all__ = ["Upload"]
 

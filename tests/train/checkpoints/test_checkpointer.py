@@ -19,11 +19,11 @@ from plsc import storage
 from plsc.doorway import Stopwatch
 from plsc.errors import StorageError
 from plsc.storage import disk
-from plsc.train import checkpointing
-from plsc.train.checkpointing import Checkpointer
+from plsc.train.checkpoints import checkpointer as checkpointing
+from plsc.train.checkpoints.checkpointer import Checkpointer
+from plsc.train.checkpoints.resuming import load, resume
+from plsc.train.checkpoints.retention import checkpoints_uri, index_uris, latest
 from plsc.train.process_group import Ranks
-from plsc.train.resume import load, resume
-from plsc.train.retention import checkpoints_uri, index_uris, latest
 from tests.train.ranks import on_ranks
 from tests.train.states import ALONE, configured, copied, fresh, saved, stepped
 

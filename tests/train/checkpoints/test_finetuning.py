@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from plsc.errors import CheckpointError, StorageError
-from plsc.train.finetune import finetune
-from plsc.train.slots import slots
+from plsc.train.checkpoints.finetuning import finetune
+from plsc.train.checkpoints.slots import slots
 from tests.train.ranks import on_ranks
 from tests.train.states import CLASSES, configured, copied, fresh, saved, stepped
 

@@ -10,8 +10,8 @@ from plsc.artifacts.checkpoint import Checkpoint, HeadBlock
 from plsc.conf.schema import PipelineConfig
 from plsc.errors import CheckpointError
 from plsc.models.restore import load_weights, opened, read_tensors
-from plsc.train.retention import checkpoints_uri, index_uris
-from plsc.train.slots import take_slots
+from plsc.train.checkpoints.retention import checkpoints_uri, index_uris
+from plsc.train.checkpoints.slots import take_slots
 from plsc.train.state import TrainState
 
 __all__ = ["load", "read_rows", "resume"]

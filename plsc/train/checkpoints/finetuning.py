@@ -6,7 +6,7 @@ from plsc.artifacts.checkpoint import Checkpoint
 from plsc.conf.schema import PipelineConfig
 from plsc.errors import CheckpointError
 from plsc.models.restore import load_weights, read_tensors
-from plsc.train.resume import read_rows
+from plsc.train.checkpoints.resuming import read_rows
 from plsc.train.state import TrainState
 
 __all__ = ["finetune"]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from plsc.errors import StorageError
-from plsc.train.slots import slots
+from plsc.train.checkpoints.slots import slots
 from plsc.train.state import TrainState
 
 __all__ = ["LocalFile", "take_snapshot"]

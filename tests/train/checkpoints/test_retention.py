@@ -3,7 +3,7 @@
 import pytest
 
 from plsc import storage
-from plsc.train.retention import best, checkpoints_uri, index_uris, latest
+from plsc.train.checkpoints.retention import best, checkpoints_uri, index_uris, latest
 from tests.train.states import configured, fresh, saved
 
 

@@ -14,11 +14,11 @@ from plsc.artifacts.checkpoint import Checkpoint
 from plsc.conf.schema import PipelineConfig
 from plsc.doorway import Stopwatch
 from plsc.errors import StorageError
+from plsc.train.checkpoints.scratch import ScratchFolder
+from plsc.train.checkpoints.snapshot import LocalFile, take_snapshot
+from plsc.train.checkpoints.upload import Upload
 from plsc.train.process_group import Ranks
-from plsc.train.scratch import ScratchFolder
-from plsc.train.snapshot import LocalFile, take_snapshot
 from plsc.train.state import TrainState
-from plsc.train.upload import Upload
 
 __all__ = ["Checkpointer"]
 

@@ -9,14 +9,14 @@ import torch
 
 from plsc import storage
 from plsc.errors import CheckpointError, StorageError
-from plsc.train import resume as resume_module
-from plsc.train import snapshot
+from plsc.train.checkpoints import resuming as resume_module
+from plsc.train.checkpoints import snapshot
+from plsc.train.checkpoints.resuming import load, read_rows, resume
+from plsc.train.checkpoints.retention import checkpoints_uri
+from plsc.train.checkpoints.slots import slots
 from plsc.train.head import decode
 from plsc.train.loss_scale import LossScale
 from plsc.train.partition import partition_classes
-from plsc.train.resume import load, read_rows, resume
-from plsc.train.retention import checkpoints_uri
-from plsc.train.slots import slots
 from tests.train.ranks import on_ranks
 from tests.train.states import ALONE, CLASSES, configured, copied, fresh, saved, stepped
 
