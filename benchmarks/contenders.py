@@ -69,7 +69,7 @@ class Shape:
     batch_size: int
     """Samples of a step over all ranks, G."""
     embedding_size: int = 512
-    chunk_size: int = 4096
+    chunk_size: int = HeadConfig().chunk_size
 
 
 @dataclass(frozen=True)

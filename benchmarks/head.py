@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=128, help="of a step over all ranks")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--embedding-size", type=int, default=512)
-    parser.add_argument("--chunk-size", type=int, default=4096)
+    parser.add_argument("--chunk-size", type=int, default=Shape.chunk_size)
     parser.add_argument("--rounds", type=int, default=5, help="0: measure memory only")
     parser.add_argument("--threads", type=int, default=0, help="per rank; 0: cores / ranks")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="default: %(default)s")

@@ -42,7 +42,8 @@ def find_largest(
     """Return the largest class count whose ``attempt`` stays within the budget.
 
     Memory is close to a straight line over the classes, so each guess is where the line through
-    the last two that fitted meets the budget; where that leaves the bracket, its middle is tried.
+    the first and the last that fitted comes just below the budget; where that leaves the bracket,
+    its middle is tried.
 
     Args:
         attempt: What a class count needs, None if that is more than the budget.
@@ -75,10 +76,10 @@ def _next_guess(
     fitting: list[tuple[int, Peak]], misfit: int, budget_bytes: int, tolerance: float
 ) -> int:
     classes, peak = fitting[-1]
-    before, peak_before = fitting[-2] if len(fitting) > 1 else (0, None)
-    slope = (peak.growth_bytes - (peak_before.growth_bytes if peak_before else 0)) / (
-        classes - before
-    )
+    before, bytes_before = 0, 0
+    if len(fitting) > 1:
+        before, bytes_before = fitting[0][0], fitting[0][1].growth_bytes
+    slope = (peak.growth_bytes - bytes_before) / (classes - before)
     room = budget_bytes - peak.growth_bytes
     guess = int((classes + room / slope) * (1 - tolerance / 2)) if slope > 0 else 2 * classes
     smallest = classes + max(1, int(classes * tolerance * 0.9))
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget-gib", type=float, default=2.0)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--embedding-size", type=int, default=512)
-    parser.add_argument("--chunk-size", type=int, default=4096)
+    parser.add_argument("--chunk-size", type=int, default=Shape.chunk_size)
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--tolerance", type=float, default=0.01, help="fraction (%(default)s)")
     parser.add_argument("--variants", default=",".join(_DEFAULT), help="default: %(default)s")

@@ -60,7 +60,8 @@ def time_rounds(
             name = f"round {number} of {rounds}" if number else "warm-up"
             _tell(ranks, f"{name}: {variant} {lasted:.3f} s")
             del contender
-            gc.collect()
+            if is_rebuilt:
+                gc.collect()
     return seconds
 
 

@@ -172,7 +172,7 @@ class HeadConfig:
     momentum_dtype: StateDtype = StateDtype.fp32
     """How the optimizer's first moment is stored: fp32, bf16, or int8 with one scale per 128 values
     (AdamW's second moment is then bf16)."""
-    chunk_size: int = 4096
+    chunk_size: int = 2048
     """Classes computed at once: temporary memory grows with it, results do not depend on it."""
     logits_cache_mib: int = 0
     """MiB of logits that each rank may keep from the forward to the backward pass instead of
