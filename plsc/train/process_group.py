@@ -118,13 +118,8 @@ class _GatherEmbeddings(torch.autograd.Function):
         (gradient_GD,) = gradients
         ranks: Ranks = ctx.ranks
         size = gradient_GD.shape[0] // ranks.world_size
-        if ranks.device.type == "cuda":
-            gradient_BD = gradient_GD.new_empty(size, gradient_GD.shape[1])
-            dist.reduce_scatter_tensor(gradient_BD, gradient_GD.contiguous())
-        else:  # gloo has no reduce-scatter of tensors
-            summed = gradient_GD.contiguous()
-            dist.all_reduce(summed)
-            gradient_BD = summed[ranks.rank * size : (ranks.rank + 1) * size]
+        gradient_BD = gradient_GD.new_empty(size, gradient_GD.shape[1])
+        dist.reduce_scatter_tensor(gradient_BD, gradient_GD.contiguous())
         return gradient_BD * ranks.world_size, None
 
 
@@ -134,7 +129,7 @@ def gather_embeddings(embeddings_BD: torch.Tensor, ranks: Ranks) -> torch.Tensor
     The gradient that comes back is multiplied by the world size: the head's loss is the mean over
     the *global* batch, and DistributedDataParallel will divide the backbone's gradients by it.
 
-    Collective: one all-gather forward; one reduce-scatter (gloo: all-reduce) backward.
+    Collective: one all-gather forward; one reduce-scatter backward.
     """
     if ranks.world_size == 1:
         return embeddings_BD

@@ -68,7 +68,7 @@ class Stepper:
             margin=self._plan.margin(step),
             count_correct=count_correct,
             num_valid=train.global_batch_size,
-            step_labels_B=labels_B,
+            step_labels_B=labels_B if train.micro_batches > 1 else None,
         )
         self._state.optimizer.zero_grad(set_to_none=True)
         images = images_B3SS.chunk(train.micro_batches)

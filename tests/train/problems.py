@@ -8,7 +8,12 @@ import torch
 from plsc.conf.schema import Distribution, HeadConfig, HeadUpdate, Loss, Optimizer, OptimizerConfig
 from plsc.train.head import HeadStep, Margin, ShardedHead
 from plsc.train.process_group import Ranks
-from tests.train.reference import dense_loss, torch_optimizer
+from tests.train.reference import (
+    dense_loss,
+    margin_by_arccos,
+    margin_by_polynomial,
+    torch_optimizer,
+)
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 SGD = OptimizerConfig(name=Optimizer.sgd, momentum=0.9, weight_decay=0.01)
@@ -104,6 +109,7 @@ def reference(problem: Problem, initial: torch.Tensor) -> dict:
         loss = dense_loss(
             problem.config.loss, embeddings, weight, bias, labels,
             Margin.of(problem.config), problem.config.scale,
+            with_margin=margin_by_polynomial if problem.extremes else margin_by_arccos,
         )  # fmt: skip
         optimizer.zero_grad()
         loss.backward()

@@ -21,6 +21,21 @@ class _Value(torch.autograd.Function):
         return gradient, None
 
 
+def margin_by_polynomial(cosines, margin: Margin):
+    """The margin without an arccos, which autograd cannot pass at cosines of 1 and -1.
+
+    For an added angle, with the sine held constant where it is below rounding; for a doubled one.
+    """
+    if margin.m1 == 2:
+        doubled = 2 * cosines.square() - 1
+        return torch.where(cosines > 0, doubled, -doubled - 2) - margin.m3
+    assert margin.m1 == 1
+    sine = (1 - cosines.square()).clamp_min(1e-14).sqrt()
+    turned = cosines * math.cos(margin.m2) - sine * math.sin(margin.m2)
+    past = cosines - margin.m2 * math.sin(margin.m2)
+    return torch.where(cosines > math.cos(math.pi - margin.m2), turned, past) - margin.m3
+
+
 def margin_by_arccos(cosines, margin: Margin):
     """cos(m1 theta + m2) - m3 through an arccos, continued past pi as documented."""
     theta = cosines.clamp(-1 + 1e-14, 1 - 1e-14).arccos()
@@ -34,14 +49,24 @@ def margin_by_arccos(cosines, margin: Margin):
     return values - margin.m3
 
 
-def dense_loss(loss, embeddings, weight, bias, labels, margin: Margin, scale, taking_part=None):
+def dense_loss(
+    loss,
+    embeddings,
+    weight,
+    bias,
+    labels,
+    margin: Margin,
+    scale,
+    taking_part=None,
+    with_margin=margin_by_arccos,
+):
     """Mean cross-entropy of the valid samples, over all classes or those ``taking_part``."""
     if loss is Loss.softmax:
         logits = functional.linear(embeddings, weight, bias)
     else:
         cosines = functional.normalize(embeddings) @ functional.normalize(weight).T
         target = functional.one_hot(labels.clamp_min(0), len(weight)).bool()
-        turned = margin_by_arccos(cosines, margin)
+        turned = with_margin(cosines, margin)
         if margin.gradient.value == "ste":
             turned = _Value.apply(cosines, turned.detach())
         logits = scale * torch.where(target, turned, cosines)

@@ -1,9 +1,11 @@
 """What the backward pass does with the class centers: ``fused``, ``deferred`` or ``plain``."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from plsc.conf.schema import HeadUpdate
 from plsc.train.head.stored import Noise
@@ -11,7 +13,7 @@ from plsc.train.head.streaming import ClassRows, Follow, LogitsCache, Samples, S
 from plsc.train.head.update import PlainGradient, RowOptimizer, SquaredNorm
 from plsc.train.process_group import Ranks
 
-__all__ = ["CenterUpdate", "Sweep"]
+__all__ = ["CenterUpdate", "StreamedLoss", "Sweep"]
 
 
 @dataclass
@@ -40,6 +42,7 @@ class CenterUpdate:
         *,
         ranks: Ranks,
         seed: int,
+        embedding_gradient_scale: int,
     ) -> None:
         """Take the weight, and the bias if there is one, with an optimizer each."""
         self.version = 0
@@ -53,6 +56,7 @@ class CenterUpdate:
         self._ranks = ranks
         self._seed = seed
         self._noise = Noise(ranks.device)
+        self._embedding_gradient_scale = embedding_gradient_scale
 
     def backward(self, sweep: Sweep, upstream: torch.Tensor) -> torch.Tensor:
         """Return dL/dx of this rank's classes, [G, D]; update the centers if they are ``fused``."""
@@ -75,7 +79,7 @@ class CenterUpdate:
         self._classes.backward(sweep.rows, samples, sweep.cache, dx_GD=dx_GD, follow=follow)
         if self._update is HeadUpdate.fused:
             self._count()
-        return dx_GD
+        return dx_GD * self._embedding_gradient_scale
 
     def apply(self, gradient_scale: torch.Tensor | float) -> None:
         """Follow the gradient of all pending backward passes, times ``gradient_scale``."""
@@ -122,3 +126,22 @@ class CenterUpdate:
         self.version += 1
         for optimizer in self._optimizers:
             optimizer.updates += 1
+
+
+class StreamedLoss(torch.autograd.Function):
+    """Puts the two sweeps into autograd's graph: the loss is known, its gradient is not yet."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_GD: torch.Tensor, loss: torch.Tensor, sweep: Sweep, update: CenterUpdate
+    ) -> torch.Tensor:
+        """Return the loss."""
+        del x_GD
+        ctx.sweep, ctx.update = sweep, update
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        """Return the gradient by ``x_GD``, [G, D]."""
+        return ctx.update.backward(ctx.sweep, gradients[0]), None, None, None

@@ -53,6 +53,9 @@ class Margin:
         value goes on there as t - m2 sin(m2), as ArcFace's authors do; else as
         (-1)^k cos(phi) - 2k, k = floor(phi / pi), SphereFace's psi.
 
+        At t = 1 and -1 an added angle makes a cone: its slope by t is infinite there and belongs to
+        no direction. Closer than rounding can tell, only the regular part of the slope counts.
+
         Args:
             cosines: float32 or float64 [n]; rounding may have put them outside [-1, 1].
 
@@ -60,24 +63,30 @@ class Margin:
             Two tensors like ``cosines``.
         """
         t = cosines.double().clamp(-1, 1)
-        sine = (1 - t.square()).clamp_min(_MIN_SIN_SQUARED[cosines.dtype]).sqrt()
-        if self.m1 == 1:
-            values, slopes = self._turned(t, sine)
-        else:
-            values, slopes = self._multiplied(t, sine)
+        sine_squared, smallest = 1 - t.square(), _MIN_SIN_SQUARED[cosines.dtype]
+        is_cone = sine_squared < smallest
+        turn = self._turned if self.m1 == 1 else self._multiplied
+        values, slopes = turn(t, sine_squared.clamp_min(smallest).sqrt(), is_cone)
         if self.gradient is GradientMode.ste:
             slopes = torch.ones_like(slopes)
         return (values - self.m3).to(cosines.dtype), slopes.to(cosines.dtype)
 
-    def _turned(self, t: torch.Tensor, sine: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _turned(
+        self, t: torch.Tensor, sine: torch.Tensor, is_cone: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """cos(theta + m2) = t cos(m2) - sin(theta) sin(m2): no arccos, which is ill-conditioned."""
         cos_m, sin_m = math.cos(self.m2), math.sin(self.m2)
         is_below_pi = t > math.cos(math.pi - self.m2)
         values = torch.where(is_below_pi, t * cos_m - sine * sin_m, t - self.m2 * sin_m)
-        return values, torch.where(is_below_pi, cos_m + sin_m * t / sine, 1.0)
+        slopes = torch.where(is_cone, cos_m, cos_m + sin_m * t / sine)
+        return values, torch.where(is_below_pi, slopes, 1.0)
 
-    def _multiplied(self, t: torch.Tensor, sine: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _multiplied(
+        self, t: torch.Tensor, sine: torch.Tensor, is_cone: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         phi = self.m1 * torch.atan2(sine, t) + self.m2
         turns = (phi / math.pi).floor()
         sign = 1 - 2 * turns.remainder(2)
-        return sign * phi.cos() - 2 * turns, sign * self.m1 * phi.sin() / sine
+        regular = (sign * self.m1 * phi.cos() * t).clamp_min(0)
+        slopes = self.m1 * torch.where(is_cone, regular, sign * phi.sin() / sine)
+        return sign * phi.cos() - 2 * turns, slopes

@@ -9,15 +9,11 @@ softmax whole. The backward pass sweeps again, and the class centers follow thei
   (micro-batches, clipping, loss scaling);
 - ``plain``: not at all: ``weight.grad`` is left to an optimizer of torch's.
 
-B local batch, G global batch (= B x world size), D embedding, C all classes, L classes of this
-rank.
+B local batch, G global batch (= B x world size), D embedding, C all classes, L of this rank.
 """
-
-from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from plsc.conf.schema import (
@@ -29,7 +25,7 @@ from plsc.conf.schema import (
     Precision,
     StateDtype,
 )
-from plsc.train.head.center_update import CenterUpdate, Sweep
+from plsc.train.head.center_update import CenterUpdate, StreamedLoss, Sweep
 from plsc.train.head.centers import draw_class_centers
 from plsc.train.head.inputs import check_embeddings, check_labels
 from plsc.train.head.margin import Margin
@@ -98,9 +94,15 @@ class ShardedHead(nn.Module):
             self._optimizers = [make_optimizer(config, optimizer, tensor) for tensor in rows]
         self._classes = self._streamed(*rows)
         self._update = CenterUpdate(
-            self.update, self._classes, list(self.parameters()), self._optimizers,
-            ranks=ranks, seed=seed,
-        )  # fmt: skip
+            self.update,
+            self._classes,
+            list(self.parameters()),
+            self._optimizers,
+            ranks=ranks,
+            seed=seed,
+            # DistributedDataParallel will divide by the number of ranks.
+            embedding_gradient_scale=ranks.world_size if is_replicated else 1,
+        )
 
     def _allocate(self) -> list[torch.Tensor]:
         """Make weight and bias and return what they are views of.
@@ -165,7 +167,7 @@ class ShardedHead(nn.Module):
             sweep, output = self._sweep(x_GD.detach(), labels_G, step)
         if not torch.is_grad_enabled():
             return output
-        loss: torch.Tensor = _Streamed.apply(x_GD, output.loss, sweep, self)
+        loss: torch.Tensor = StreamedLoss.apply(x_GD, output.loss, sweep, self._update)
         return HeadOutput(loss, output.correct_1, output.correct_5)
 
     def _sweep(
@@ -241,13 +243,7 @@ class ShardedHead(nn.Module):
         num_valid = divisor or sums[1].clamp_min(1)
         return sums[0] / num_valid, num_valid
 
-    # --- backward -----------------------------------------------------------------------------
-
-    def _backward(self, sweep: Sweep, upstream: torch.Tensor) -> torch.Tensor:
-        dx_GD = self._update.backward(sweep, upstream)
-        if self._sharers is not self.ranks:
-            dx_GD *= self.ranks.world_size  # DistributedDataParallel will divide by it
-        return dx_GD
+    # --- update -------------------------------------------------------------------------------
 
     def gradient_norm_squared(self) -> torch.Tensor:
         """Return the sum of squares of the head's gradient over all ranks, a scalar.
@@ -303,20 +299,3 @@ class ShardedHead(nn.Module):
                 parameter.copy_(rows[name])
             for name, optimizer in zip(("weight", "bias"), self._optimizers, strict=False):
                 load_slots(optimizer, f"optimizer/{name}/", rows)
-
-
-class _Streamed(torch.autograd.Function):
-    """Puts the head's two sweeps into autograd's graph."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x_GD: torch.Tensor, loss: torch.Tensor, sweep: Sweep, head: ShardedHead
-    ) -> torch.Tensor:
-        del x_GD
-        ctx.sweep, ctx.head = sweep, head
-        return loss.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        return ctx.head._backward(ctx.sweep, gradients[0]), None, None, None  # noqa: SLF001

@@ -54,7 +54,7 @@ def test_neither_sweep_waits_for_the_device(config, optimizer, monkeypatch):
         check_embeddings(x_GD, step=0, batch_size=16, first_rank=0)
         step = HeadStep(0, 0.1, Margin.of(config), count_correct=True)
         sweep, output = head._sweep(x_GD, labels_G, step)
-        dx_GD = head._backward(sweep, torch.ones((), device="cuda"))
+        dx_GD = head._update.backward(sweep, torch.ones((), device="cuda"))
         if head.update is HeadUpdate.deferred:
             head.apply_update(1 / head.gradient_norm_squared())
     assert dx_GD.shape == x_GD.shape

@@ -13,10 +13,8 @@ from tests.train.problems import (
     ALONE,
     SGD,
     Problem,
-    assert_close,
     assert_equals_reference,
     configured,
-    reference,
     trained,
 )
 from tests.train.ranks import on_ranks
@@ -59,17 +57,20 @@ def test_float32_stays_within_2e_5_of_float64():
         assert_equals_reference(problem, of_ranks, 2e-5)
 
 
-@pytest.mark.parametrize("loss", [Loss.arcface, Loss.cosface, Loss.sphereface, Loss.combined])
-def test_cosines_of_plus_and_minus_one_are_exact(loss):
-    problem = Problem(configured(loss), extremes=True, steps=1)
-    output = trained(ALONE, problem)
-    expected = reference(problem, output["initial"])
-    assert output["losses"][0] == pytest.approx(expected["losses"][0], rel=1e-6)
-    for key in ("weight", "gradients"):
-        found = output[key] if key == "weight" else output[key][0]
-        wanted = expected[key] if key == "weight" else expected[key][0]
-        assert torch.isfinite(found).all()
-        assert_close(found, wanted, 1e-5)
+EXTREMES = [
+    configured(Loss.arcface),
+    configured(Loss.arcface, gradient=GradientMode.ste),
+    configured(Loss.cosface),
+    configured(Loss.combined, margins=[1.0, 0.3, 0.1]),
+    configured(Loss.combined, margins=[2.0, 0.0, 0.2]),
+    configured(Loss.normalized_softmax),
+]
+
+
+@pytest.mark.parametrize("config", EXTREMES, ids=range(len(EXTREMES)))
+def test_cosines_of_plus_and_minus_one_equal_the_reference_too(config):
+    problem = Problem(config, extremes=True)
+    assert_equals_reference(problem, [trained(ALONE, problem)], 1e-11)
 
 
 @settings(deadline=None, max_examples=40)
