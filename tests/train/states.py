@@ -4,7 +4,8 @@ import torch
 
 from plsc.conf import compose
 from plsc.doorway import Stopwatch
-from plsc.train.checkpoints.checkpointer import Checkpointer
+from plsc.train.checkpoints import Checkpointer
+from plsc.train.checkpoints.slots import slots
 from plsc.train.head import HeadStep, Margin
 from plsc.train.process_group import Ranks
 from plsc.train.state import TrainState
@@ -58,3 +59,10 @@ def saved(state, config, ranks=ALONE, **figures):
 
 def copied(tensors):
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def state_of(state):
+    """Everything that a checkpoint of the state holds: backbone, and this rank's rows."""
+    backbone = dict(state.backbone.state_dict()) | slots(state.optimizer, state.backbone)
+    rows = state.head.state_rows() | slots(state.optimizer, state.head)
+    return copied(backbone), copied(rows)
