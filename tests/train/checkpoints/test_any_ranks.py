@@ -9,7 +9,14 @@ from plsc.train.checkpoints.resuming import resume
 from plsc.train.checkpoints.slots import slots
 from plsc.train.head import decode
 from tests.train.ranks import on_ranks
-from tests.train.states import CLASSES, configured, fresh, saved, stepped
+from tests.train.states import (
+    CLASSES,
+    configured,
+    fresh,
+    saved,
+    state_of,
+    stepped,
+)
 
 MODES = {
     "sgd": ("train.optimizer.name=sgd",),
