@@ -33,7 +33,7 @@ from plsc.train.head.sampling import sample_rows
 from plsc.train.head.step import HeadOutput, HeadStep
 from plsc.train.head.stored import Bfloat16, Full
 from plsc.train.head.streaming import ClassRows, LogitsCache, Samples, StreamedClasses
-from plsc.train.head.update import RowOptimizer, load_slots, make_optimizer
+from plsc.train.head.update import RowOptimizer, load_slots, make_optimizer, slot_rows
 from plsc.train.partition import partition_classes
 from plsc.train.process_group import Ranks, gather_embeddings
 
@@ -281,15 +281,18 @@ class ShardedHead(nn.Module):
         Tensors with first dimension L: ``weight`` [L, D], ``bias`` [L], ``optimizer/<parameter>/
         <slot>`` (int8 ones with ``..._scale`` [L, blocks]), and the 0-dimensional ``optimizer/
         <parameter>/step`` of AdamW. All are views of the live tensors.
+
+        Raises:
+            RuntimeError: Between the micro-batches of a step: half a step belongs to no checkpoint.
         """
-        assert not self._update.pending, "between steps only"
+        if self._update.pending:
+            raise RuntimeError(
+                f"{len(self._update.pending)} backward passes wait for apply_update: take the state"
+                " of the head between steps, so that any number of ranks can go on from it"
+            )
         rows = {name: p.detach() for name, p in self.named_parameters()}
         for name, optimizer in zip(("weight", "bias"), self._optimizers, strict=False):
-            for slot, kept in optimizer.slots.items():
-                for suffix, tensor in kept.tensors().items():
-                    rows[f"optimizer/{name}/{slot}{suffix}"] = tensor[: len(self.classes)]
-            if "exp_avg" in optimizer.slots:
-                rows[f"optimizer/{name}/step"] = torch.tensor(float(optimizer.updates))
+            rows |= slot_rows(optimizer, f"optimizer/{name}/", len(self.classes))
         return rows
 
     def load_rows(self, rows: dict[str, torch.Tensor]) -> None:

@@ -12,7 +12,20 @@ import torch
 from plsc.conf.schema import HeadConfig, Optimizer, OptimizerConfig, StateDtype
 from plsc.train.head.stored import Full, Noise, Rows, Stored, decode, stored
 
-__all__ = ["AdamW", "Gradient", "RowOptimizer", "Sgd", "SquaredNorm", "make_optimizer"]
+__all__ = [
+    "AdamW",
+    "DenseGradient",
+    "LinearGradient",
+    "PlainGradient",
+    "RowOptimizer",
+    "Sgd",
+    "SquaredNorm",
+    "add_product",
+    "load_slots",
+    "make_optimizer",
+    "product",
+    "slot_rows",
+]
 
 _BETA2, _EPSILON = 0.999, 1e-8
 
@@ -215,6 +228,18 @@ def make_optimizer(
             config.momentum, decay, zeros(momentum_dtype), zeros(second, is_stochastic=True)
         )
     return Sgd(config.momentum, decay, zeros(momentum_dtype) if config.momentum else None)
+
+
+def slot_rows(optimizer: RowOptimizer, prefix: str, size: int) -> dict[str, torch.Tensor]:
+    """Return what an optimizer keeps for the first ``size`` rows, as ``<prefix><slot>``; views."""
+    rows = {
+        prefix + slot + suffix: tensor[:size]
+        for slot, kept in optimizer.slots.items()
+        for suffix, tensor in kept.tensors().items()
+    }
+    if "exp_avg" in optimizer.slots:
+        rows[prefix + "step"] = torch.tensor(float(optimizer.updates))
+    return rows
 
 
 def load_slots(optimizer: RowOptimizer, prefix: str, rows: dict[str, torch.Tensor]) -> None:

@@ -161,6 +161,15 @@ def test_micro_batches_together_are_the_whole_batch(sample_rate):
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-12, atol=1e-12)
 
 
+def test_half_a_step_is_no_state_to_save():
+    head = made(configured(update=HeadUpdate.deferred))
+    head(torch.randn(3, 4), torch.tensor([0, 1, 2]), HeadStep(0, LR, Margin())).loss.backward()
+    with pytest.raises(RuntimeError, match=r"1 backward passes wait for apply_update"):
+        head.state_rows()
+    head.apply_update()
+    assert "weight" in head.state_rows()
+
+
 class _Largest(TorchDispatchMode):
     """Watches every tensor that any operation makes."""
 
