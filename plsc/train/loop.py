@@ -78,7 +78,7 @@ class Loop:
             if is_to_save or is_best:
                 self._save(checkpointer, events)
             start = time.monotonic()
-        if first == last and not (resumed and resumed.provenance.run_id == self._config.run_id):
+        if first >= last and not (resumed and resumed.provenance.run_id == self._config.run_id):
             self._save(checkpointer, events)
 
     def _is_due(self, every_steps: int) -> bool:
