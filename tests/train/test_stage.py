@@ -9,12 +9,14 @@ import time
 
 import psutil
 import pytest
+import torch
 
 from plsc import doorway, storage
 from plsc.artifacts.checkpoint import Checkpoint
 from plsc.artifacts.shards import ShardSet
 from plsc.errors import CheckpointError, ConfigError, ShardError, TrainError
 from plsc.models import read_tensors
+from plsc.train.checkpoints import best
 from plsc.train.stage import run
 from plsc.train.step import run_step
 
@@ -91,6 +93,35 @@ def test_a_complete_checkpoint_is_not_written_over(place):
 def test_resuming_a_run_without_checkpoint_is_refused(place):
     with pytest.raises(CheckpointError, match=r"train.resume_run=nobody: expected a checkpoint"):
         run(configured(place, "lost", "train.resume_run=nobody"))
+
+
+def test_fine_tuning_begins_a_new_run_with_the_weights_of_another(place, caplog):
+    before = run(configured(place, "before"))
+    settings = (f"train.finetune_from={before.index_uri}", "train.finetune_head=true")
+    caplog.set_level("INFO")
+    tuned = run(configured(place, "tuned", *settings, "train.optimizer.lr=1e-12"))
+    assert f"fine-tunes the backbone of {before.index_uri}" in caplog.text
+    assert tuned.step == before.step == 6
+    (expected,), (found,) = (tensors_of(checkpoint)[1] for checkpoint in (before, tuned))
+    torch.testing.assert_close(found["weight"], expected["weight"])  # it hardly learned since
+    caplog.clear()
+    assert run(configured(place, "tuned", *settings)) == tuned  # resumed, not begun again
+    assert "fine-tunes" not in caplog.text
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(place):
+    config = configured(
+        place, "best", "train.max_steps=24", "train.verify_every_epochs=1",
+        "train.verify_benchmarks=[glyph_cross]", "train.keep_checkpoints=1",
+        "train.checkpoint_every_steps=4",
+    )  # fmt: skip
+    last = run(config)
+    kept = best(config, "best")
+    steps = {info.uri.split("/")[-2] for info in storage.list_objects(
+        f"{place.store}/runs/best/checkpoints")}  # fmt: skip
+    assert steps == {f"step-{last.step:08d}", f"step-{kept.step:08d}"}
+    assert kept.figures["accuracy"] == last.figures["best_accuracy"]
+    assert kept.step % 15 == 0  # an epoch of the tiny data has 15 steps
 
 
 def test_data_of_another_image_size_is_refused(place):
