@@ -1,6 +1,7 @@
 """What tests share: the local servers, started once a session and stopped for certain."""
 
 import logging
+import multiprocessing.util
 import os
 import uuid
 from collections.abc import Iterator
@@ -34,6 +35,12 @@ def _logging_as_it_was() -> Iterator[None]:
 def _one_thread() -> None:
     """Tiny networks gain nothing from threads, and on a busy machine lose seconds to them."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_path_of_sockets() -> None:
+    """Let multiprocessing make its folder before a test moves the temporary one to a long path."""
+    multiprocessing.util.get_temp_dir()
 
 
 @pytest.fixture(scope="session")
