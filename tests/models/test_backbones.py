@@ -82,7 +82,8 @@ def test_every_backbone_of_the_configuration_is_registered(name):
 
 
 def test_every_registered_backbone_can_be_configured():
-    assert names() == CONFIGURED
+    # What Entry was given in another test is registered too, for this process.
+    assert [name for name in names() if not name.startswith("entry-")] == CONFIGURED
 
 
 def test_iresnet50_has_the_published_size():
