@@ -71,7 +71,7 @@ def test_any_batch_size_goes(colors, batch):
     ("name", "dimensions"),
     [
         ("glyphnet", 128),
-        ("iresnet50", 512),
+        ("iresnet18", 512),
         ("mobilefacenet", 128),
         ("vit_tiny", 128),
     ],

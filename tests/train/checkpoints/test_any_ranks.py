@@ -72,8 +72,8 @@ def test_checkpoint_of_some_ranks_goes_on_with_any_number(tmp_path):
         cases = [(stored_under(config, writers, mode), mode) for mode, config in configs.items()]
         states = on_ranks(writers, begun, cases)
         written |= {(writers, mode): state for mode, state in zip(MODES, states, strict=True)}
-    # As many ranks as wrote it, one less, one more, and from the most to a single one.
-    for readers, all_writers in ((1, (1, 2, 3)), (2, (1, 2)), (3, (2, 3))):
+    # As many ranks as wrote it, fewer, and more.
+    for readers, all_writers in ((1, (1, 3)), (2, (1, 2)), (3, (2,))):
         chosen = [(writers, mode) for writers, mode in written if writers in all_writers]
         cases = [(stored_under(configs[mode], writers, mode), mode) for writers, mode in chosen]
         for (writers, mode), found in zip(chosen, on_ranks(readers, gone_on, cases), strict=True):
