@@ -136,8 +136,6 @@ class ShardedHead(nn.Module):
             chunk_size=self.config.chunk_size,
         )
 
-    # --- forward ------------------------------------------------------------------------------
-
     def forward(
         self, embeddings_BD: torch.Tensor, labels_B: torch.Tensor, step: HeadStep
     ) -> HeadOutput:
@@ -243,8 +241,6 @@ class ShardedHead(nn.Module):
         num_valid = divisor or sums[1].clamp_min(1)
         return sums[0] / num_valid, num_valid
 
-    # --- update -------------------------------------------------------------------------------
-
     def gradient_norm_squared(self) -> torch.Tensor:
         """Return the sum of squares of the head's gradient over all ranks, a scalar.
 
@@ -272,8 +268,6 @@ class ShardedHead(nn.Module):
             for parameter in self.parameters():
                 if parameter.grad is not None:
                     self.ranks.sum_(parameter.grad)
-
-    # --- state --------------------------------------------------------------------------------
 
     def state_rows(self) -> dict[str, torch.Tensor]:
         """Return everything that training changes here, row by row.
