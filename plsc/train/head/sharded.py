@@ -27,7 +27,7 @@ from plsc.conf.schema import (
 )
 from plsc.train.head.center_update import CenterUpdate, StreamedLoss, Sweep
 from plsc.train.head.centers import draw_class_centers
-from plsc.train.head.inputs import check_embeddings, check_labels
+from plsc.train.head.inputs import check_embeddings, check_labels, check_update
 from plsc.train.head.margin import Margin
 from plsc.train.head.sampling import sample_rows
 from plsc.train.head.step import HeadOutput, HeadStep
@@ -38,8 +38,6 @@ from plsc.train.partition import partition_classes
 from plsc.train.process_group import Ranks, gather_embeddings
 
 __all__ = ["ShardedHead"]
-
-_MIB = 1024 * 1024
 
 
 class ShardedHead(nn.Module):
@@ -71,6 +69,9 @@ class ShardedHead(nn.Module):
             ranks: The ranks that share the head.
             seed: Of the class centers, of sampling and of stochastic rounding.
             dtype: float32, or float64 for exact checks.
+
+        Raises:
+            ConfigError: If ``update`` cannot be had with the other settings.
         """
         super().__init__()
         is_replicated = config.distribution is Distribution.replicated
@@ -82,6 +83,7 @@ class ShardedHead(nn.Module):
         self.update = config.update
         if config.update is HeadUpdate.auto:
             self.update = HeadUpdate.plain if is_replicated else HeadUpdate.fused
+        check_update(config, self.update)
         self._sharers = Ranks(0, 1, ranks.device) if is_replicated else ranks
         self.classes = partition_classes(num_classes, self._sharers.world_size, self._sharers.rank)
         self._first_rank = ranks.rank if is_replicated else 0
@@ -173,7 +175,7 @@ class ShardedHead(nn.Module):
     ) -> tuple[Sweep, HeadOutput]:
         rows, place_G, own_row_G = self._locate(labels_G, step)
         samples = self._samples(x_GD, place_G, own_row_G, step.margin)
-        cache = LogitsCache(self.config.logits_cache_mib * _MIB)
+        cache = LogitsCache(self.config.logits_cache_mib * 2**20)
         thresholds_G = None
         if step.count_correct:
             thresholds_G = self._sharers.gather(samples.plain_G).sum(dim=0)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from plsc.conf.schema import HeadUpdate, Loss, Precision, StateDtype
-from plsc.errors import TrainError
+from plsc.conf.schema import Distribution, HeadUpdate, Loss, Precision, StateDtype
+from plsc.errors import ConfigError, TrainError
 from plsc.train.head import HeadStep, Margin, ShardedHead
 from plsc.train.process_group import Ranks
 from tests.train.problems import ADAMW, ALONE, LR, SGD, Problem, configured, trained
@@ -159,6 +159,19 @@ def test_micro_batches_together_are_the_whole_batch(sample_rate):
         head.apply_update()
         weights.append((head.weight.clone(), torch.cat(gradients)))
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"distribution": Distribution.replicated, "update": HeadUpdate.fused}, "expected plain"),
+        ({"update": HeadUpdate.plain, "sample_rate": 0.5}, "found 0.5, fp32 and fp32"),
+        ({"distribution": Distribution.replicated, "weight_dtype": StateDtype.bf16}, "1.0, bf16"),
+    ],
+)
+def test_updates_that_would_lose_gradients_are_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        made(configured(**settings))
 
 
 def test_half_a_step_is_no_state_to_save():
