@@ -1,0 +1,88 @@
+"""The settings that are a choice between names; ``schema`` tells where they are made."""
+
+from enum import Enum
+
+__all__ = [
+    "ColumnOrder",
+    "Distribution",
+    "GradientMode",
+    "HeadUpdate",
+    "Loss",
+    "Optimizer",
+    "Precision",
+    "Schedule",
+    "StateDtype",
+]
+
+
+class ColumnOrder(Enum):
+    """Which column of a base64 record holds the image."""
+
+    auto = "auto"
+    image_label = "image_label"
+    label_image = "label_image"
+
+
+class Loss(Enum):
+    """What the head minimises."""
+
+    arcface = "arcface"
+    cosface = "cosface"
+    sphereface = "sphereface"
+    combined = "combined"
+    softmax = "softmax"
+    normalized_softmax = "normalized_softmax"
+
+
+class GradientMode(Enum):
+    """What the margin passes back: its true derivative, or 1 (straight through)."""
+
+    exact = "exact"
+    ste = "ste"
+
+
+class Distribution(Enum):
+    """How ranks share the head: its classes cut over them, or a copy on each."""
+
+    sharded = "sharded"
+    replicated = "replicated"
+
+
+class HeadUpdate(Enum):
+    """When the class centers follow their gradient."""
+
+    auto = "auto"
+    fused = "fused"
+    deferred = "deferred"
+    plain = "plain"
+
+
+class StateDtype(Enum):
+    """How a matrix of the head is stored."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+class Optimizer(Enum):
+    """How weights follow their gradients."""
+
+    sgd = "sgd"
+    adamw = "adamw"
+
+
+class Schedule(Enum):
+    """How the learning rate falls after its warm-up."""
+
+    step = "step"
+    cosine = "cosine"
+    poly = "poly"
+
+
+class Precision(Enum):
+    """The dtype of arithmetic (weights and statistics stay fp32)."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
