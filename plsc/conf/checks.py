@@ -5,6 +5,7 @@ import re
 
 from plsc.conf.schema import (
     Distribution,
+    HeadConfig,
     HeadUpdate,
     Loss,
     PipelineConfig,
@@ -13,7 +14,7 @@ from plsc.conf.schema import (
 )
 from plsc.errors import ConfigError
 
-__all__ = ["check"]
+__all__ = ["check", "update_problems"]
 
 
 def check(config: PipelineConfig) -> None:
@@ -118,14 +119,12 @@ def _training(config: PipelineConfig) -> list[str]:
 
 def _head(config: PipelineConfig) -> list[str]:
     train, head = config.train, config.train.head
-    is_replicated = head.distribution is Distribution.replicated
     m1, m2, m3 = head.margins if len(head.margins) == 3 else (0.0, 0.0, 0.0)
     needs_all = {
         "train.micro_batches": train.micro_batches > 1,
         "train.clip_norm": bool(train.clip_norm),
         "train.precision=fp16": train.precision is Precision.fp16,
     }
-    is_plain = head.update is HeadUpdate.plain or is_replicated
     rules = {
         "train.head.margins must be three numbers, m1 >= 1, 0 <= m2 < pi and m3 >= 0": (
             m1 >= 1 and 0 <= m2 < math.pi and m3 >= 0
@@ -147,20 +146,31 @@ def _head(config: PipelineConfig) -> list[str]:
         f" {' and '.join(name for name, is_set in needs_all.items() if is_set)}: use deferred": (
             head.update is not HeadUpdate.fused or not any(needs_all.values())
         ),
-        "train.head.distribution=replicated needs train.head.update=plain (or auto)": (
-            not is_replicated or head.update in {HeadUpdate.plain, HeadUpdate.auto}
-        ),
-        "train.head.update=plain (and a replicated head) needs train.head.sample_rate=1 and fp32"
-        " weight_dtype and momentum_dtype": (
-            not is_plain
-            or (
-                head.sample_rate == 1
-                and head.weight_dtype is StateDtype.fp32
-                and head.momentum_dtype is StateDtype.fp32
-            )
-        ),
     }
-    return [problem for problem, holds in rules.items() if not holds]
+    return [problem for problem, holds in rules.items() if not holds] + update_problems(head)
+
+
+def update_problems(head: HeadConfig) -> list[str]:
+    """Return why ``head.update`` cannot be had with the head's other settings.
+
+    Gradients would get lost, or copies of a replicated head would drift apart.
+    """
+    is_replicated = head.distribution is Distribution.replicated
+    problems = []
+    if is_replicated and head.update not in {HeadUpdate.plain, HeadUpdate.auto}:
+        problems.append(
+            "train.head.distribution=replicated needs train.head.update=plain (or auto): expected"
+            f" plain, found {head.update.value}"
+        )
+    formats = {head.weight_dtype, head.momentum_dtype}
+    is_plain = is_replicated or head.update is HeadUpdate.plain
+    if is_plain and (head.sample_rate < 1 or formats != {StateDtype.fp32}):
+        problems.append(
+            "train.head.update=plain (and a replicated head) needs train.head.sample_rate=1 and"
+            f" fp32 weight_dtype and momentum_dtype, found {head.sample_rate},"
+            f" {head.weight_dtype.value} and {head.momentum_dtype.value}"
+        )
+    return problems
 
 
 def _verification(config: PipelineConfig) -> list[str]:

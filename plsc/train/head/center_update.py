@@ -27,7 +27,7 @@ class Sweep:
     num_valid: torch.Tensor | int
     step: int
     lr: float
-    version: int = 0
+    version: int
 
 
 class CenterUpdate:

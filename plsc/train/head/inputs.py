@@ -6,30 +6,9 @@ nobody waits for the answer: the device itself stops (``torch._assert_async``) b
 
 import torch
 
-from plsc.conf.schema import Distribution, HeadConfig, HeadUpdate, StateDtype
-from plsc.errors import ConfigError, TrainError
+from plsc.errors import TrainError
 
-__all__ = ["check_embeddings", "check_labels", "check_update"]
-
-
-def check_update(config: HeadConfig, update: HeadUpdate) -> None:
-    """Check that ``update`` (not ``auto``) can be had with the other settings.
-
-    Raises:
-        ConfigError: If gradients would get lost, or copies of the head would drift apart.
-    """
-    if config.distribution is Distribution.replicated and update is not HeadUpdate.plain:
-        raise ConfigError(
-            f"train.head.distribution=replicated with train.head.update={update.value}: expected"
-            " plain (or auto), since gradients are summed over the ranks before the update"
-        )
-    formats = {config.weight_dtype, config.momentum_dtype}
-    if update is HeadUpdate.plain and (config.sample_rate < 1 or formats != {StateDtype.fp32}):
-        raise ConfigError(
-            "train.head.update=plain: expected train.head.sample_rate=1 and fp32 weight_dtype and"
-            f" momentum_dtype, found {config.sample_rate}, {config.weight_dtype.value} and"
-            f" {config.momentum_dtype.value}: use fused or deferred"
-        )
+__all__ = ["check_embeddings", "check_labels"]
 
 
 def check_labels(

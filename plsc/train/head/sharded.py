@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from plsc.conf.checks import update_problems
 from plsc.conf.schema import (
     Distribution,
     HeadConfig,
@@ -25,9 +26,10 @@ from plsc.conf.schema import (
     Precision,
     StateDtype,
 )
+from plsc.errors import ConfigError
 from plsc.train.head.center_update import CenterUpdate, StreamedLoss, Sweep
 from plsc.train.head.centers import draw_class_centers
-from plsc.train.head.inputs import check_embeddings, check_labels, check_update
+from plsc.train.head.inputs import check_embeddings, check_labels
 from plsc.train.head.margin import Margin
 from plsc.train.head.sampling import sample_rows
 from plsc.train.head.step import HeadOutput, HeadStep
@@ -74,22 +76,20 @@ class ShardedHead(nn.Module):
             ConfigError: If ``update`` cannot be had with the other settings.
         """
         super().__init__()
+        if problems := update_problems(config):
+            raise ConfigError("; ".join(problems))
         is_replicated = config.distribution is Distribution.replicated
         self.config = config
         self.ranks = ranks
         self.is_writer = not is_replicated or ranks.is_first
-        self.num_classes = num_classes
-        self.embedding_size = embedding_size
+        self.num_classes, self.embedding_size = num_classes, embedding_size
         self.update = config.update
         if config.update is HeadUpdate.auto:
             self.update = HeadUpdate.plain if is_replicated else HeadUpdate.fused
-        check_update(config, self.update)
         self._sharers = Ranks(0, 1, ranks.device) if is_replicated else ranks
         self.classes = partition_classes(num_classes, self._sharers.world_size, self._sharers.rank)
-        self._first_rank = ranks.rank if is_replicated else 0
-        self._seed = seed
-        self._dtype = dtype
-        self._is_normalized = config.loss is not Loss.softmax
+        self._first_rank, self._seed = (ranks.rank if is_replicated else 0), seed
+        self._dtype, self._is_normalized = dtype, config.loss is not Loss.softmax
         rows = self._allocate()
         self._optimizers: list[RowOptimizer] = []
         if self.update is not HeadUpdate.plain:

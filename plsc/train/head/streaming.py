@@ -25,7 +25,7 @@ import torch
 
 from plsc.train.head.sampling import SampledRows
 from plsc.train.head.stored import Bfloat16, Full, Noise, Rows
-from plsc.train.head.update import DenseGradient, LinearGradient, RowOptimizer, add_product, product
+from plsc.train.head.update import DenseGradient, Follower, LinearGradient, add_product, product
 
 __all__ = ["ClassRows", "Follow", "LogitsCache", "Samples", "StreamedClasses"]
 
@@ -98,8 +98,8 @@ class LogitsCache:
 class Follow:
     """Who gets the gradients of a sweep, and how."""
 
-    weight: RowOptimizer
-    bias: RowOptimizer | None
+    weight: Follower
+    bias: Follower | None
     lr: float
     noise: Noise
 

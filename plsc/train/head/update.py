@@ -15,6 +15,7 @@ from plsc.train.head.stored import Full, Noise, Rows, Stored, decode, stored
 __all__ = [
     "AdamW",
     "DenseGradient",
+    "Follower",
     "LinearGradient",
     "PlainGradient",
     "RowOptimizer",
@@ -94,17 +95,21 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.mm(left, right)
 
 
-class RowOptimizer(Protocol):
+class Follower(Protocol):
+    """Whoever takes the gradient of a chunk."""
+
+    def update(
+        self, parameter: Stored, rows: Rows, gradient: Gradient, *, lr: float, noise: Noise
+    ) -> None:
+        """Take the gradient by ``rows`` of ``parameter``."""
+
+
+class RowOptimizer(Follower, Protocol):
     """An optimizer of rows; ``slots`` are what it keeps for each parameter, by torch's names."""
 
     slots: dict[str, Stored]
     updates: int
     """Updates done, for bias correction."""
-
-    def update(
-        self, parameter: Stored, rows: Rows, gradient: Gradient, *, lr: float, noise: Noise
-    ) -> None:
-        """Let ``rows`` of ``parameter`` follow ``gradient``."""
 
 
 class Sgd:
@@ -171,8 +176,6 @@ class PlainGradient:
     """No optimizer: the gradient is added to a tensor, for an optimizer of torch's."""
 
     def __init__(self, gradient: torch.Tensor) -> None:
-        self.slots: dict[str, Stored] = {}
-        self.updates = 0
         self._gradient = gradient
 
     def update(
@@ -187,8 +190,6 @@ class SquaredNorm:
     """No optimizer: the squares of the gradient are summed."""
 
     def __init__(self, device: torch.device) -> None:
-        self.slots: dict[str, Stored] = {}
-        self.updates = 0
         self.total = torch.zeros((), device=device)
 
     def update(
@@ -244,15 +245,14 @@ def slot_rows(optimizer: RowOptimizer, prefix: str, size: int) -> dict[str, torc
 
 def load_slots(optimizer: RowOptimizer, prefix: str, rows: dict[str, torch.Tensor]) -> None:
     """Bring back what an optimizer kept, from tensors named ``<prefix><slot>`` of any format."""
-    noise = Noise(torch.device("cpu"))
     for slot, kept in optimizer.slots.items():
         if prefix + slot in rows:
-            _load(kept, prefix + slot, rows, noise)
+            _load(kept, prefix + slot, rows)
     if prefix + "step" in rows:
         optimizer.updates = int(rows[prefix + "step"].item())
 
 
-def _load(kept: Stored, name: str, rows: dict[str, torch.Tensor], noise: Noise) -> None:
+def _load(kept: Stored, name: str, rows: dict[str, torch.Tensor]) -> None:
     tensors = kept.tensors()
     same = all(
         name + suffix in rows and rows[name + suffix].dtype == tensor.dtype
@@ -263,6 +263,8 @@ def _load(kept: Stored, name: str, rows: dict[str, torch.Tensor], noise: Noise) 
             tensor[: len(rows[name + suffix])].copy_(rows[name + suffix])
         return
     values = decode(name, rows).to(tensors[""].device)
+    noise = Noise(values.device)
+    noise.restart(0, 0, 0)  # the same rounding whenever it is loaded
     whole = slice(0, len(values))
     working = kept.read(whole).copy_(values)
     kept.write(whole, working, noise)

@@ -5,6 +5,7 @@ import torch
 
 from plsc.conf.schema import StateDtype
 from plsc.train.head.stored import Noise, decode, stored
+from plsc.train.head.update import Sgd, load_slots
 
 CPU = torch.device("cpu")
 FORMATS = list(StateDtype)
@@ -105,6 +106,18 @@ def test_noise_is_the_same_for_the_same_step_and_rank_only():
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0], draws[3])
+
+
+def test_loading_into_another_format_rounds_the_same_each_time():
+    rows = {"momentum_buffer": values(4)}
+    loaded = []
+    for _ in range(2):
+        optimizer = Sgd(0.9, 0.0, stored((4, 256), StateDtype.int8, CPU))
+        load_slots(optimizer, "", rows)
+        loaded.append(optimizer.slots["momentum_buffer"].read(slice(0, 4)))
+    assert torch.equal(*loaded)
+    largest = rows["momentum_buffer"].abs().amax(dim=1, keepdim=True)
+    assert ((loaded[0] - rows["momentum_buffer"]).abs() <= largest / 126).all()
 
 
 def test_noise_fills_its_range_evenly():
