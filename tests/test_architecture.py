@@ -172,7 +172,7 @@ def test_what_a_step_imports_is_installed_in_its_image(
     needed = {normalized(distributions[name][0]) for name in external if name in distributions}
     named = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"][stage]]
     installed = {normalized(name.partition("[")[0]) for name in named}
-    brought_by_these = {"omegaconf", "botocore", "grpcio", "protobuf", "markupsafe"}
+    brought_by_these = {"omegaconf", "botocore", "urllib3", "grpcio", "protobuf", "markupsafe"}
     only_for_types = {"mypy-boto3-s3"}
     assert needed - installed - brought_by_these - only_for_types == set()
 

@@ -1,30 +1,51 @@
 """Files of this machine; each function here has its twin in ``s3``."""
 
+import errno
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 
 from plsc.errors import StorageError
 from plsc.storage.info import ObjectInfo
 
-__all__ = ["atomic_file", "delete", "ensure", "exists", "list_infos", "open_stream", "read_into"]
-__all__ += ["remove_folder", "upload", "write"]
+__all__ = ["atomic_file", "delete", "delete_all", "ensure", "exists", "list_infos"]
+__all__ += ["open_seekable", "open_stream", "read_into", "remove_folder", "stat", "upload", "write"]
+
+_BUFFER_BYTES = 1 << 18
 
 
-def open_stream(uri: str) -> BinaryIO:
-    """Open a file for reading from its beginning."""
+def open_stream(uri: str, start: int = 0, stop: int | None = None) -> BinaryIO:
+    """Open bytes ``start`` to ``stop`` of a file for reading."""
+    if stop is not None:
+        return cast("BinaryIO", io.BufferedReader(_Span(_path(uri), start, stop), _BUFFER_BYTES))
+    file = open_seekable(uri)
+    file.seek(start)
+    return file
+
+
+def open_seekable(uri: str) -> BinaryIO:
+    """Open a file for reading here and there."""
     return _path(uri).open("rb")
 
 
-def write(uri: str, content: bytes) -> None:
-    """Write a whole file."""
-    with atomic_file(_path(uri)) as temporary:
-        temporary.write_bytes(content)
+def stat(uri: str) -> ObjectInfo:
+    """Return the size and the tag of a file."""
+    path = _path(uri)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return _info(path)
+
+
+def write(uri: str, content: bytes | bytearray | memoryview, *, durable: bool) -> None:
+    """Write a whole file; one that is not durable may be lost with the machine's power."""
+    with atomic_file(_path(uri), durable=durable) as temporary, temporary.open("wb") as file:
+        file.write(content)
 
 
 def upload(path: Path, uri: str) -> None:
@@ -48,13 +69,18 @@ def list_infos(prefix: str) -> Iterator[ObjectInfo]:
     path = _path(prefix)
     files = [path] if path.is_file() else (p for p in path.rglob("*") if _is_content(p))
     for file in files:
-        status = file.stat()
-        yield ObjectInfo(str(file), status.st_size, f"{status.st_size:x}-{status.st_mtime_ns:x}")
+        yield _info(file)
 
 
 def delete(uri: str) -> None:
     """Remove a file, if it is there."""
     _path(uri).unlink(missing_ok=True)
+
+
+def delete_all(uris: list[str]) -> None:
+    """Remove files."""
+    for uri in uris:
+        delete(uri)
 
 
 def remove_folder(uri: str) -> None:
@@ -68,20 +94,50 @@ def ensure(uri: str) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` that becomes ``path`` when the block ends well."""
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a temporary name beside ``path`` that becomes ``path`` when the block ends well.
+
+    Durable content is on the disk, not in the machine's memory alone, before it has the name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _Span(io.RawIOBase):
+    """Bytes ``start`` to ``stop`` of a file, or to its end when that is before."""
+
+    def __init__(self, path: Path, start: int, stop: int) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._file.seek(start)
+        self._left = stop - start
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        count = self._file.readinto(memoryview(buffer)[: self._left])
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _info(path: Path) -> ObjectInfo:
+    status = path.stat()
+    return ObjectInfo(str(path), status.st_size, f"{status.st_size:x}-{status.st_mtime_ns:x}")
 
 
 def _path(uri: str) -> Path:
@@ -91,7 +147,7 @@ def _path(uri: str) -> Path:
     if "://" in uri:
         raise StorageError(
             f"{uri!r} has the unknown scheme {parts.scheme!r}:"
-            " expected s3://, minio://, file:// or a path"
+            " expected s3://, minio://, file:// or a path, or for inputs hdfs:// or webhdfs://"
         )
     return Path(uri)
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from plsc.errors import StorageError
-from plsc.storage import disk, s3
+from plsc.storage import disk, hadoop, s3
 from plsc.storage.advice import explained
 from plsc.storage.info import ObjectInfo
 
@@ -24,18 +24,21 @@ __all__ = [
     "join",
     "list_objects",
     "open_reader",
+    "open_seekable",
     "read_bytes",
+    "read_range",
     "sha256_of_file",
+    "stat",
     "upload",
     "write_bytes",
 ]
 
-_REMOTE_SCHEMES = ("s3", "minio")
+_STORES = {"s3": s3, "minio": s3} | dict.fromkeys(hadoop.SCHEMES, hadoop)
 
 
 def is_remote(uri: str) -> bool:
-    """Return whether ``uri`` lies in an object store rather than on this machine's disk."""
-    return urlsplit(uri).scheme in _REMOTE_SCHEMES
+    """Return whether ``uri`` lies in an object store or a cluster, not on this machine's disk."""
+    return urlsplit(uri).scheme in _STORES
 
 
 def join(uri: str, *parts: str) -> str:
@@ -63,26 +66,86 @@ def read_bytes(uri: str, *, limit_bytes: int | None = None) -> bytes:
 
 
 @contextmanager
-def open_reader(uri: str) -> Iterator[BinaryIO]:
-    """Open ``uri`` for reading from its beginning, as a stream.
+def open_reader(uri: str, *, start: int = 0, stop: int | None = None) -> Iterator[BinaryIO]:
+    """Open bytes ``start`` to ``stop`` of ``uri`` for reading as a stream, without seeking.
+
+    A connection that breaks is made again at the place reached. Bytes after the end are left
+    out, as in a slice.
+
+    Args:
+        uri: What to read.
+        start: The first byte, at least 0.
+        stop: One past the last byte, at least ``start``; None is the end of the object.
 
     Raises:
-        StorageError: If it is missing or refused, or if reading fails on the way.
+        StorageError: If it is missing or refused, or if reading fails on the way; if it is
+            replaced by another object while a broken connection is made again.
     """
     with explained(uri):
-        reader = _store(uri).open_stream(uri)
+        _check_range(uri, start, stop)
+        reader = _store(uri).open_stream(uri, start, stop)
     with reader:
         yield reader
 
 
-def write_bytes(uri: str, content: bytes) -> None:
+def read_range(uri: str, start: int, stop: int) -> bytes:
+    """Return exactly bytes ``start`` to ``stop`` of ``uri``.
+
+    Raises:
+        StorageError: If it is missing or refused, or ends before ``stop``.
+    """
+    with open_reader(uri, start=start, stop=stop) as reader:
+        content = reader.read(stop - start)
+    if len(content) != stop - start:
+        raise StorageError(
+            f"{uri}: expected the bytes from {start} to {stop}, but it ends at"
+            f" {start + len(content)} or before: it was cut off, or is not what was written there"
+        )
+    return content
+
+
+@contextmanager
+def open_seekable(uri: str) -> Iterator[BinaryIO]:
+    """Open ``uri`` for reading here and there (``seek``, ``tell``, ``read``), as pyarrow does.
+
+    Remotely this makes one ranged request for each jump; reading in order makes ever longer ones.
+
+    Raises:
+        StorageError: If it is missing or refused, if reading fails on the way, or if it is
+            replaced by another object before the block ends.
+    """
+    with explained(uri):
+        reader = _store(uri).open_seekable(uri)
+    with reader:
+        yield reader
+
+
+def stat(uri: str) -> ObjectInfo:
+    """Return the size and the tag of the object (or file) exactly at ``uri``.
+
+    Raises:
+        StorageError: If it is missing or refused.
+    """
+    with explained(uri):
+        info: ObjectInfo = _store(uri).stat(uri)
+    return info
+
+
+def write_bytes(uri: str, content: bytes | bytearray | memoryview, *, durable: bool = True) -> None:
     """Write ``content`` to ``uri``, atomically replacing what was there.
+
+    Args:
+        uri: Where to write.
+        content: Bytes, or any other buffer by ``memoryview(...)``, which is not copied.
+        durable: Wait until the disk has it. Without, the file can be lost, whole or in part,
+            when the machine loses its power (not when the process is killed): for what can be
+            made again. An object store makes no difference.
 
     Raises:
         StorageError: If the store refuses, is not there, or has no room.
     """
     with explained(uri):
-        _store(uri).write(uri, content)
+        _store(uri).write(uri, content, durable=durable)
 
 
 def upload(path: Path, uri: str) -> None:
@@ -147,8 +210,8 @@ def delete_prefix(prefix: str) -> int:
         StorageError: If the store refuses.
     """
     found = list(list_objects(prefix.rstrip("/") + "/"))
-    for info in found:
-        delete(info.uri)
+    with explained(prefix):
+        _store(prefix).delete_all([info.uri for info in found])
     if not is_remote(prefix):
         disk.remove_folder(prefix)
     return len(found)
@@ -170,5 +233,12 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _check_range(uri: str, start: int, stop: int | None) -> None:
+    if start < 0 or (stop is not None and stop < start):
+        raise StorageError(
+            f"{uri}: bytes {start} to {stop} are no range: expected 0 <= start <= stop"
+        )
+
+
 def _store(uri: str) -> ModuleType:
-    return s3 if is_remote(uri) else disk
+    return _STORES.get(urlsplit(uri).scheme, disk)

@@ -17,14 +17,7 @@ from botocore.exceptions import ClientError
 
 from plsc import storage
 from plsc.errors import StorageError
-from plsc.storage import disk, s3
-
-
-@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.services)])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "disk":
-        return str(tmp_path / "store")
-    return str(request.getfixturevalue("bucket_uri"))
+from plsc.storage import disk, patience, s3
 
 
 @pytest.fixture
@@ -32,6 +25,7 @@ def environment(
     object_store: object, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.MonkeyPatch]:
     """Environment to change for one test, with a fresh S3 client before and after."""
+    monkeypatch.setattr(patience, "PAUSE_S", 0.01)
     s3.client.cache_clear()
     yield monkeypatch
     s3.client.cache_clear()
@@ -246,6 +240,7 @@ class TestTroubleWithTheStore:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             environment.setenv("S3_ENDPOINT", f"http://127.0.0.1:{probe.getsockname()[1]}")
+        environment.setattr(patience, "PAUSE_S", 0.1)
         begin = time.monotonic()
         with pytest.raises(StorageError, match=r"no object store answers at http.*services-up"):
             use("s3://plsc/key")
