@@ -1,11 +1,12 @@
 """Progress of long work as log lines: how much is done, how fast, and how long it still takes."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["Progress", "duration", "track"]
+__all__ = ["ByteProgress", "Progress", "duration", "track"]
 
 _T = TypeVar("_T")
 
@@ -41,7 +42,7 @@ class Progress:
         """Say that ``count`` more are done."""
         self._done += count
         now = time.monotonic()
-        if now - self._last >= self._interval_s and self._done < self._total:
+        if now - self._last >= self._interval_s and 0 < self._done < self._total:
             self._last = now
             left = (self._total - self._done) / self.rate
             self._log.info(
@@ -65,6 +66,25 @@ class Progress:
             duration(seconds),
             self.rate,
         )
+
+
+class ByteProgress:
+    """Progress of work that is counted in bytes and told in MiB; threads may share it."""
+
+    def __init__(self, log: logging.Logger, what: str, total_bytes: int) -> None:
+        self._progress = Progress(log, what, total_bytes >> 20, unit="MiB")
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def advance(self, num_bytes: int) -> None:
+        """Say that ``num_bytes`` more are done."""
+        with self._lock:
+            before, self._bytes = self._bytes >> 20, self._bytes + num_bytes
+            self._progress.advance((self._bytes >> 20) - before)
+
+    def finish(self) -> None:
+        """Log the closing line."""
+        self._progress.finish()
 
 
 def track(

@@ -105,9 +105,10 @@ class Artifact(Value):
             ) from error
         found = (document.pop("kind", None), document.pop("format", None))
         if found != (cls.__name__, cls.VERSION):
-            raise cls.ERROR(
-                f"{uri}: {expected}, found {found[0]}, version {found[1]}: check the uri"
-            )
+            advice = "check the uri"
+            if found[0] == cls.__name__:
+                advice = "another version of plsc wrote it: run its stage again with this one"
+            raise cls.ERROR(f"{uri}: {expected}, found {found[0]}, version {found[1]}: {advice}")
         try:
             return cls.model_validate(document)
         except pydantic.ValidationError as error:

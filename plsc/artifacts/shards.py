@@ -3,12 +3,12 @@
 A shard is one Arrow IPC *file* (random access, memory-mapped, uncompressed) of one record batch
 with the columns
 
-    image  large_binary   the image's encoded bytes as they came
-    label  int64          0 .. num_classes - 1
-    key    uint64         its place in the global shuffle (unique; ascending over all shards)
+    image  large_binary           the image's encoded bytes as they came
+    label  int64                  0 .. num_classes - 1
+    key    fixed_size_binary[16]  its place in the global shuffle: a digest of seed and image
 
-Shards differ in size by at most one sample. The index lists them with rows, bytes and SHA-256
-digest.
+Keys ascend over all shards; equal images have equal keys. Shards differ in size by at most one
+sample. The index lists them with rows, bytes and SHA-256 digest.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,24 @@ import pyarrow as pa
 
 from plsc import storage
 from plsc.artifacts.index import Artifact, Payload, Value
-from plsc.errors import ShardError, StorageError
+from plsc.errors import ShardError
 
-__all__ = ["Quarantine", "Shard", "ShardReader", "ShardSet", "fetch_shard", "write_shard"]
+__all__ = [
+    "Duplicates",
+    "LeftOut",
+    "Quarantine",
+    "Shard",
+    "ShardReader",
+    "ShardSet",
+    "fetch_shard",
+    "shard_content",
+]
 
 _SCHEMA = pa.schema(
     [
         pa.field("image", pa.large_binary(), nullable=False),
         pa.field("label", pa.int64(), nullable=False),
-        pa.field("key", pa.uint64(), nullable=False),
+        pa.field("key", pa.binary(16), nullable=False),
     ]
 )
 
@@ -50,73 +59,108 @@ class Quarantine(Value):
     """Number of rows per kind of reason."""
 
 
+class Duplicates(Value):
+    """Images that occur more than once in the input, byte for byte."""
+
+    num_repeated: int
+    """Rows whose image and label an earlier row has."""
+    num_removed: int
+    """How many of these were left out: all with ``preprocess.deduplicate``, else none."""
+    num_conflicting: int
+    """Different images that occur under more than one label (all of them are kept)."""
+
+
+class LeftOut(Value):
+    """Classes with fewer images than ``preprocess.min_images_per_class``."""
+
+    num_classes: int
+    num_rows: int
+
+
 class ShardSet(Artifact):
     """Index of a data set.
 
     A data set is content-addressed: its index and shards lie in one folder that any run with the
     same input and settings finds again. The index that a run hands on is a copy of that one with
     the run's own provenance.
+
+    Every row of the input is a sample, blank, in the quarantine, a removed duplicate, or one of a
+    class that was left out.
     """
 
+    VERSION: ClassVar[int] = 2
     ERROR: ClassVar[type[ShardError]] = ShardError
 
     uri: str
     """Where the data set's index lies; the shards lie beside it."""
+    layout: str
+    """What the input was: records, image_files, class_folders, record_io, table or tar."""
+    column_order: str
+    """The columns of base64 records: image_label, label_image or mixed; else empty."""
+    seed: int
+    """The seed in the samples' keys: the same seed puts the same samples in the same order."""
     num_samples: int
-    num_blank_rows: int = 0
-    """Rows of the input that held nothing: all rows are samples, blank, or in the quarantine."""
+    num_blank_rows: int
+    """Rows of the input that held nothing."""
     num_classes: int
     num_empty_classes: int
     """Classes without a sample."""
     images_per_class: dict[int, int]
     """Histogram: number of images -> number of classes that have so many (0 included)."""
+    classes: Payload
+    """Arrow IPC file of the classes that have samples: label int64 (ascending), name large_string
+    (the input's label), num_images int64."""
     image_size: int
-    column_order: str
-    """Which order of columns the input had: image_label, label_image, mixed, or files."""
     shards: list[Shard]
     quarantine: Quarantine
+    duplicates: Duplicates
+    left_out: LeftOut
 
 
-def write_shard(
-    path: Path,
-    images: Sequence[bytes],
+def shard_content(
+    images: Sequence[bytes | memoryview],
     labels: npt.NDArray[np.int64],
     keys: npt.NDArray[np.uint64],
-) -> None:
-    """Write samples as the shard ``path``, which appears only when it is complete.
-
-    The same samples give the same bytes.
+) -> pa.Buffer:
+    """Return the bytes of a shard; the same samples give the same bytes.
 
     Args:
-        path: The file to write; its folder exists.
         images: Encoded images, n of them.
         labels: int64 [n].
-        keys: uint64 [n].
-
-    Raises:
-        StorageError: If the disk has no room or refuses; nothing is left behind.
+        keys: uint64 [n, 2], the more significant half first.
     """
-    batch = pa.record_batch([pa.array(images, pa.large_binary()), labels, keys], schema=_SCHEMA)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
-            writer.write_batch(batch)
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: a shard of {batch.nbytes} bytes could not be written: {error}:"
-            " check that the disk has room and may be written (TMPDIR chooses another), then run"
-            " preprocess again"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    ends = np.cumsum([0, *map(len, images)], dtype=np.int64)
+    packed = np.ascontiguousarray(keys, dtype=">u8").tobytes()
+    columns = [
+        _array(pa.large_binary(), len(images), [ends, b"".join(images)]),
+        pa.array(labels, pa.int64()),
+        _array(pa.binary(16), len(images), [packed]),
+    ]
+    batch = pa.record_batch(columns, schema=_SCHEMA)
+    counter = pa.MockOutputStream()
+    _write(counter, batch)
+    content = pa.allocate_buffer(counter.size())
+    _write(pa.FixedSizeBufferWriter(content), batch)
+    return content
+
+
+def _array(
+    kind: pa.DataType, length: int, buffers: list[bytes | npt.NDArray[np.int64]]
+) -> pa.Array:
+    """Return an array without nulls over buffers that are not copied."""
+    return pa.Array.from_buffers(kind, length, [None, *(pa.py_buffer(one) for one in buffers)])
+
+
+def _write(sink: pa.NativeFile, batch: pa.RecordBatch) -> None:
+    with pa.ipc.new_file(sink, _SCHEMA) as writer:
+        writer.write_batch(batch)
 
 
 class ShardReader:
     """Random access to a shard on this disk, memory-mapped.
 
     The columns' buffers are read directly rather than through Arrow's scalars: 1.2 million random
-    reads per CPU second instead of 0.27 million (``benchmarks/shards.py``). Images are views of the
+    reads per CPU second instead of 0.27 million (``benchmarks/loader.py``). Images are views of the
     mapped file; they keep it mapped.
     """
 
@@ -136,8 +180,9 @@ class ShardReader:
         )
         self.labels: npt.NDArray[np.int64] = batch.column("label").to_numpy()
         """int64 [n], read-only."""
-        self.keys: npt.NDArray[np.uint64] = batch.column("key").to_numpy()
-        """uint64 [n], read-only, ascending."""
+        keys = np.frombuffer(batch.column("key").buffers()[1], ">u8", count=2 * batch.num_rows)
+        self.keys: npt.NDArray[np.uint64] = keys.reshape(-1, 2)
+        """uint64 (big-endian) [n, 2], read-only, ascending, the more significant half first."""
 
     def __len__(self) -> int:
         return self._size

@@ -26,6 +26,7 @@ def check(config: PipelineConfig) -> None:
     problems = [
         *_names(config),
         *_positive(config),
+        *_not_negative(config),
         *_fractions(config),
         *_training(config),
         *_head(config),
@@ -49,12 +50,16 @@ def _positive(config: PipelineConfig) -> list[str]:
         "image_size": config.image_size,
         "model.embedding_size": config.model.embedding_size,
         "preprocess.samples_per_shard": config.preprocess.samples_per_shard,
+        "preprocess.memory_mib": config.preprocess.memory_mib,
         "train.ranks": config.train.ranks,
         "train.epochs": config.train.epochs,
         "train.global_batch_size": config.train.global_batch_size,
         "train.keep_checkpoints": config.train.keep_checkpoints,
         "train.log_every_steps": config.train.log_every_steps,
         "train.micro_batches": config.train.micro_batches,
+        "train.loader.window_shards": config.train.loader.window_shards,
+        "train.augment.crop": config.train.augment.crop,
+        "train.augment.blur_radius": config.train.augment.blur_radius,
         "train.head.scale": config.train.head.scale,
         "train.head.chunk_size": config.train.head.chunk_size,
         "train.loss_scale.init": config.train.loss_scale.init,
@@ -74,11 +79,29 @@ def _positive(config: PipelineConfig) -> list[str]:
     ]
 
 
+def _not_negative(config: PipelineConfig) -> list[str]:
+    found = {
+        "preprocess.num_classes": config.preprocess.num_classes,
+        "preprocess.workers": config.preprocess.workers,
+        "preprocess.min_images_per_class": config.preprocess.min_images_per_class,
+        "train.clip_norm": config.train.clip_norm,
+        "train.head.logits_cache_mib": config.train.head.logits_cache_mib,
+        "train.resume_step": config.train.resume_step,
+    }
+    return [
+        f"{key} must not be negative, is {value}" for key, value in found.items() if not value >= 0
+    ]
+
+
 def _fractions(config: PipelineConfig) -> list[str]:
     found = {
         "preprocess.max_bad_fraction": config.preprocess.max_bad_fraction,
         "model.dropout": config.model.dropout,
         "train.optimizer.momentum": config.train.optimizer.momentum,
+        "train.augment.crop": config.train.augment.crop,
+        "train.augment.color": config.train.augment.color,
+        "train.augment.blur": config.train.augment.blur,
+        "train.augment.grey": config.train.augment.grey,
     }
     found |= {
         f"evaluate.far_targets[{n}]": far for n, far in enumerate(config.evaluate.far_targets)
@@ -107,9 +130,16 @@ def _training(config: PipelineConfig) -> list[str]:
     for key, value in {
         "train.clip_norm": train.clip_norm,
         "train.head.logits_cache_mib": train.head.logits_cache_mib,
+        "train.loader.workers": train.loader.workers,
+        "train.loader.cache_gib": train.loader.cache_gib,
     }.items():
         if not value >= 0:
             problems.append(f"{key} must not be negative, is {value}")
+    if not 0 <= train.augment.shift < config.image_size:
+        problems.append(
+            f"train.augment.shift must lie in 0..{config.image_size - 1}, less than an image, not"
+            f" {train.augment.shift}"
+        )
     if train.resume_step < 0:
         problems.append(f"train.resume_step must not be negative, is {train.resume_step}")
     if train.finetune_head and not train.finetune_from:

@@ -7,6 +7,9 @@ __all__ = [
     "Distribution",
     "GradientMode",
     "HeadUpdate",
+    "ImageCheck",
+    "InputLayout",
+    "LabelKind",
     "Loss",
     "Optimizer",
     "Precision",
@@ -21,6 +24,39 @@ class ColumnOrder(Enum):
     auto = "auto"
     image_label = "image_label"
     label_image = "label_image"
+
+
+class InputLayout(Enum):
+    """What lies at ``data_uri``."""
+
+    auto = "auto"
+    records = "records"
+    """``file_list.txt`` and the base64 parts that it names."""
+    image_files = "image_files"
+    """``label.txt`` and the image files that it names."""
+    class_folders = "class_folders"
+    """One folder of image files for each class, named after it."""
+    record_io = "record_io"
+    """InsightFace's ``train.rec`` and ``train.idx``."""
+    table = "table"
+    """Parquet or Arrow files with a column of images and one of labels."""
+    tar = "tar"
+    """WebDataset: tar files of ``<key>.jpg`` and ``<key>.cls``."""
+
+
+class LabelKind(Enum):
+    """What the labels of the input are."""
+
+    auto = "auto"
+    integers = "integers"
+    names = "names"
+
+
+class ImageCheck(Enum):
+    """How closely preprocess looks at an image."""
+
+    header = "header"
+    decode = "decode"
 
 
 class Loss(Enum):

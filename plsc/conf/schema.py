@@ -14,6 +14,9 @@ from plsc.conf.choices import (
     Distribution,
     GradientMode,
     HeadUpdate,
+    ImageCheck,
+    InputLayout,
+    LabelKind,
     Loss,
     Optimizer,
     Precision,
@@ -22,6 +25,7 @@ from plsc.conf.choices import (
 )
 
 __all__ = [
+    "AugmentConfig",
     "ColumnOrder",
     "DeployConfig",
     "Distribution",
@@ -30,6 +34,10 @@ __all__ = [
     "GradientMode",
     "HeadConfig",
     "HeadUpdate",
+    "ImageCheck",
+    "InputLayout",
+    "LabelKind",
+    "LoaderConfig",
     "Loss",
     "LossScaleConfig",
     "ModelConfig",
@@ -51,12 +59,32 @@ class PreprocessConfig:
 
     num_classes: int = 0
     """Classes of the task, C: a label outside 0..C-1 is a bad row. 0: the largest label found, plus
-    one."""
+    one; or as many as there are names."""
+    layout: InputLayout = InputLayout.auto
+    """What lies at ``data_uri``; ``auto`` looks."""
     column_order: ColumnOrder = ColumnOrder.auto
-    """Which column holds the image; ``auto`` looks at the first good rows of every part and says
-    what it found."""
+    """Which column of base64 records holds the image; ``auto`` looks at each row."""
+    image_column: str = "image"
+    """Column of a table that holds the encoded images."""
+    label_column: str = "label"
+    """Column of a table that holds the labels."""
+    labels: LabelKind = LabelKind.auto
+    """``integers``: class ids as they are; ``names``: any text, numbered in sorted order, with the
+    class map beside the shards; ``auto``: names for class folders and columns of text."""
+    check: ImageCheck = ImageCheck.header
+    """``header``: format, dimensions, and that a JPEG is not cut off; ``decode``: every pixel, some
+    ten times the work."""
+    deduplicate: bool = False
+    """Whether to keep only one of equal images of one class. (They are counted in any case.)"""
+    min_images_per_class: int = 0
+    """Classes with fewer images are left out, and the others are numbered anew. 0: none are."""
     samples_per_shard: int = 4096
     """Largest number of samples in one shard; shards differ by at most one sample."""
+    workers: int = 0
+    """Processes that map and reduce; the result does not depend on it. 0: one per processor."""
+    memory_mib: int = 512
+    """MiB of images that each worker holds at once, whatever the size of the input; the process
+    itself needs some 100 MiB besides."""
     max_bad_fraction: float = 0.01
     """The stage fails when more than this fraction of the rows is bad (each is quarantined with its
     reason)."""
@@ -170,6 +198,43 @@ class LossScaleConfig:
 
 
 @dataclass
+class LoaderConfig:
+    """How shards become batches. The batches do not depend on it, but for ``window_shards``."""
+
+    workers: int = 1
+    """Processes per rank that decode and augment. 0: a thread of the rank itself."""
+    window_shards: int = 32
+    """Shards from which samples are drawn at any time; two such windows lie on this machine at
+    once. A data set of no more shards is shuffled as a whole in every epoch."""
+    cache_path: str = ""
+    """Folder of this machine for the shards in use, shared by its ranks. Empty: ``plsc-cache`` in
+    the temporary folder."""
+    cache_gib: float = 0.0
+    """GiB that the shards in ``cache_path`` may take. 0: no limit but the disk."""
+
+
+@dataclass
+class AugmentConfig:
+    """Random changes of the training images, in this order."""
+
+    flip: bool = True
+    """Mirror every second image at random (faces: yes; characters: no)."""
+    shift: int = 0
+    """Move images by up to this many pixels each way, edges repeated."""
+    crop: float = 1.0
+    """Smallest part of the image's area to cut out and enlarge to the whole; its sides differ by up
+    to a third. 1: nothing is cut."""
+    color: float = 0.0
+    """Change brightness, contrast and saturation by factors of up to 1 ± this. 0: not at all."""
+    blur: float = 0.0
+    """Fraction of the images to blur."""
+    blur_radius: float = 1.0
+    """Largest standard deviation of the blur, in pixels."""
+    grey: float = 0.0
+    """Fraction of the images whose color is taken away."""
+
+
+@dataclass
 class TrainConfig:
     """Shards in, checkpoints out."""
 
@@ -206,10 +271,8 @@ class TrainConfig:
     """Compile the backbone with torch.compile."""
     gradient_checkpointing: bool = False
     """Compute the backbone's activations again in the backward pass instead of keeping them."""
-    flip: bool = True
-    """Mirror every second image at random (faces: yes; characters: no)."""
-    shift: int = 0
-    """Move images at random by up to this many pixels each way, edges repeated."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

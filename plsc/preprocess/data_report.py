@@ -4,19 +4,18 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from string import Template
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 from PIL import Image
 
 from plsc import storage
-from plsc.artifacts.shards import ShardSet
+from plsc.artifacts.shards import ShardReader, ShardSet, fetch_shard
 from plsc.conf.schema import PipelineConfig
 from plsc.preprocess.quarantine import Entry
-from plsc.preprocess.shuffle import Shuffled
 from plsc.transforms import decode_resized
 
 __all__ = ["NAME", "render", "uri_of"]
@@ -70,31 +69,35 @@ def uri_of(dataset: ShardSet) -> str:
 
 
 def render(
-    dataset: ShardSet, config: PipelineConfig, rows: Shuffled, examples: Sequence[Entry]
+    dataset: ShardSet, config: PipelineConfig, examples: Sequence[Entry], scratch: Path
 ) -> str:
     """Return the report as HTML with everything inlined; the same data set gives the same text.
 
     Args:
-        dataset: What was made.
+        dataset: What was made. The first samples, being shuffled, are shown as a random choice.
         config: The configuration it was made with.
-        rows: Its samples; the first ones, being shuffled, are shown as a random choice.
         examples: A few bad rows.
+        scratch: Local folder with room for a shard.
+
+    Raises:
+        StorageError: If a shard cannot be fetched.
+        ShardError: If it is not what was written.
     """
-    shown = range(min(_NUM_SAMPLES, len(rows)))
-    images_per_class = np.unique(rows.labels, return_counts=True)[1]
+    shown = _first_samples(dataset, scratch)
+    histogram = {n: count for n, count in dataset.images_per_class.items() if n}
     return _PAGE.substitute(
         title=html.escape(f"Data set of {config.name}"),
         origin=html.escape(
-            f"from {config.data_uri}, columns {dataset.column_order}, {dataset.image_size} x"
+            f"from {config.data_uri} ({_layout(dataset)}), {dataset.image_size} x"
             f" {dataset.image_size} pixels, shuffled with seed {config.seed}; shards in"
             f" {dataset.uri.rpartition('/')[0]}"
         ),
         facts=_facts(dataset),
-        spread=_spread(images_per_class),
-        histogram=_data_uri(_histogram(images_per_class), "image/svg+xml"),
+        spread=_spread(histogram),
+        histogram=_data_uri(_histogram(histogram), "image/svg+xml"),
         quarantine=_quarantine(dataset, examples),
         num_shown=len(shown),
-        sheet="".join(_figures(rows.images(shown), rows.labels[: len(shown)].tolist(), config)),
+        sheet="".join(_figures(shown, config)),
     )
 
 
@@ -108,31 +111,64 @@ def _facts(dataset: ShardSet) -> str:
         (f"{len(dataset.shards):,}", f"shards, {size_mib:,.1f} MiB", ""),
         (f"{quarantined:,}", "bad rows", _alarm(quarantined)),
         (f"{dataset.num_blank_rows:,}", "blank rows", ""),
+        (f"{dataset.duplicates.num_repeated:,}", _repeated(dataset), ""),
+        (
+            f"{dataset.duplicates.num_conflicting:,}",
+            "images under several labels",
+            _alarm(dataset.duplicates.num_conflicting),
+        ),
     ]
+    if dataset.left_out.num_classes:
+        facts.append((f"{dataset.left_out.num_classes:,}", "classes left out (too few images)", ""))
     return "".join(f"<div{style}><b>{value}</b>{name}</div>" for value, name, style in facts)
+
+
+def _repeated(dataset: ShardSet) -> str:
+    return "repeated samples, " + ("removed" if dataset.duplicates.num_removed else "kept")
 
 
 def _alarm(count: int) -> str:
     return ' class="bad"' if count else ""
 
 
-def _spread(images_per_class: npt.NDArray[np.int64]) -> str:
-    low, high = images_per_class.min(), images_per_class.max()
+def _first_samples(dataset: ShardSet, scratch: Path) -> list[tuple[bytes, int]]:
+    samples: list[tuple[bytes, int]] = []
+    for shard in dataset.shards:
+        reader = ShardReader(fetch_shard(shard, scratch))
+        rows = range(min(_NUM_SAMPLES - len(samples), len(reader)))
+        samples += [(bytes(reader.image(row)), reader.label(row)) for row in rows]
+        if len(samples) == _NUM_SAMPLES:
+            break
+    return samples
+
+
+def _layout(dataset: ShardSet) -> str:
+    columns = f", columns {dataset.column_order}" if dataset.column_order else ""
+    return dataset.layout.replace("_", " ") + columns
+
+
+def _spread(histogram: dict[int, int]) -> str:
+    low, high = min(histogram), max(histogram)
     if low == high:
         return f"Every class with images has {low}."
-    middle = np.median(images_per_class)
-    return f"Classes with images have {low} to {high}; half of them {middle:.0f} or more."
+    half, seen = sum(histogram.values()) / 2, 0
+    for middle, count in sorted(histogram.items()):  # noqa: B007  it is used after the loop
+        seen += count
+        if seen >= half:
+            break
+    return f"Classes with images have {low} to {high}; half of them {middle} or more."
 
 
-def _histogram(images_per_class: npt.NDArray[np.int64]) -> bytes:
+def _histogram(histogram: dict[int, int]) -> bytes:
     """Return the histogram as SVG, without a date or random names in it."""
     with mpl.rc_context({"svg.hashsalt": "plsc", "font.size": 11}):
         figure = Figure(figsize=(6.4, 2.8), layout="constrained")
         axes = figure.add_subplot()
-        low, high = int(images_per_class.min()), int(images_per_class.max())
+        low, high = min(histogram), max(histogram)
         step = max(1, -(-(high - low + 1) // 60))
         edges = (np.arange(low, high + step + 1, step) - 0.5).tolist()
-        axes.hist(images_per_class, edges, color="#2f6fab", rwidth=0.9)
+        images, weights = list(histogram), list(histogram.values())
+        axes.hist(images, edges, weights=weights, color="#2f6fab", rwidth=0.9)
         axes.set_xlim(min(low - 1, high - 9), max(high + 1, low + 9))
         axes.set_xlabel("images of a class")
         axes.set_ylabel("classes")
@@ -170,11 +206,9 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _figures(
-    images: Sequence[bytes], labels: Sequence[int], config: PipelineConfig
-) -> Iterable[str]:
+def _figures(samples: Iterable[tuple[bytes, int]], config: PipelineConfig) -> Iterable[str]:
     size = min(config.image_size, _THUMBNAIL_PIXELS)
-    for image, label in zip(images, labels, strict=True):
+    for image, label in samples:
         content = io.BytesIO()
         Image.fromarray(decode_resized(image, size)).save(content, "JPEG", quality=90)
         source = _data_uri(content.getvalue(), "image/jpeg")

@@ -2,16 +2,17 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from plsc import storage
-from plsc.artifacts.records import BadRowError, Line
 from plsc.artifacts.shards import Quarantine
 from plsc.errors import RecordError
+from plsc.preprocess.inputs import Row
 
-__all__ = ["Entry", "QuarantineWriter", "check"]
+__all__ = ["Collected", "Entry", "Found", "QuarantineWriter", "check", "collect"]
 
 _BEGINNING_BYTES = 120
 _NUM_EXAMPLES = 12
@@ -23,7 +24,9 @@ class Entry(NamedTuple):
     uri: str
     """The part."""
     line: int
-    """Counted from 1."""
+    """Line, record or file of the part, counted from 1."""
+    offset: int
+    """Where it begins in the part, in bytes (of what a compressed part holds)."""
     reason: str
     """A word from ``records.Reason``."""
     detail: str
@@ -33,15 +36,12 @@ class Entry(NamedTuple):
 
 
 class QuarantineWriter:
-    """Collects bad rows in a local file."""
+    """Collects the bad rows of one map task in a local file; lines count from its first row."""
 
     def __init__(self, path: Path) -> None:
         """Begin the file ``path``."""
-        self._path = path
         self._file = path.open("w", encoding="utf-8")
         self._reasons: Counter[str] = Counter()
-        self.examples: list[Entry] = []
-        """The first few."""
 
     def __enter__(self) -> Self:
         return self
@@ -54,29 +54,77 @@ class QuarantineWriter:
     ) -> None:
         self._file.close()
 
-    def add(self, uri: str, line: Line, bad: BadRowError) -> None:
-        """Add the bad ``line`` of the part at ``uri``."""
-        beginning = line.row[:_BEGINNING_BYTES].decode("utf-8", "backslashreplace")
-        entry = Entry(uri, line.number, bad.reason.value, str(bad), beginning)
-        self._file.write(json.dumps(entry._asdict(), ensure_ascii=False) + "\n")
-        self._reasons[entry.reason] += 1
-        if len(self.examples) < _NUM_EXAMPLES:
-            self.examples.append(entry)
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Number of rows by reason."""
+        return dict(sorted(self._reasons.items()))
 
-    def upload(self, uri: str) -> Quarantine:
-        """Write what was collected to ``uri`` (nothing, if nothing was) and return its summary.
-
-        Raises:
-            StorageError: If the store refuses.
-        """
-        self._file.flush()
-        if self._reasons:
-            storage.upload(self._path, uri)
-        return Quarantine(
-            uri=uri if self._reasons else "",
-            num_rows=self._reasons.total(),
-            reasons=dict(sorted(self._reasons.items())),
+    def add(self, uri: str, row: Row) -> None:
+        """Add a bad row of the part at ``uri``."""
+        assert row.bad is not None
+        beginning = row.beginning.rstrip(b"\r\n")[:_BEGINNING_BYTES].decode(
+            "utf-8", "backslashreplace"
         )
+        reason, detail = row.bad.reason.value, str(row.bad)
+        entry = Entry(uri, row.number, row.offset, reason, detail, beginning)
+        self._file.write(json.dumps(entry._asdict(), ensure_ascii=False) + "\n")
+        self._reasons[reason] += 1
+
+
+class Found(NamedTuple):
+    """The quarantine of all map tasks."""
+
+    quarantine: Quarantine
+    examples: list[Entry]
+    """The first few."""
+
+
+class Collected(NamedTuple):
+    """What one map task left, in the order of the tasks."""
+
+    uri: str
+    """Its bad rows; empty if there are none."""
+    first_line: int
+    """Line of the part at which it began, counted from 1."""
+    reasons: dict[str, int]
+
+
+def collect(tasks: Iterable[Collected], uri: str, scratch: Path) -> Found:
+    """Put the bad rows of all tasks into one object at ``uri`` (none, if there are none).
+
+    Args:
+        tasks: What the map tasks left.
+        uri: Where the quarantine goes.
+        scratch: Local folder with room for it.
+
+    Raises:
+        StorageError: If the store refuses.
+        OSError: If this disk has no room.
+    """
+    path = scratch / "quarantine.jsonl"
+    reasons: Counter[str] = Counter()
+    examples: list[Entry] = []
+    with path.open("wb") as together:
+        for task in tasks:
+            reasons.update(task.reasons)
+            if not task.uri:
+                continue
+            with storage.open_reader(task.uri) as reader:
+                for content in reader:
+                    entry = Entry(**json.loads(content))
+                    entry = entry._replace(line=entry.line + task.first_line - 1)
+                    text = json.dumps(entry._asdict(), ensure_ascii=False)
+                    together.write(text.encode() + b"\n")
+                    if len(examples) < _NUM_EXAMPLES:
+                        examples.append(entry)
+    if reasons:
+        storage.upload(path, uri)
+    path.unlink()
+    num_rows = reasons.total()
+    found = Quarantine(
+        uri=uri if num_rows else "", num_rows=num_rows, reasons=dict(sorted(reasons.items()))
+    )
+    return Found(found, examples)
 
 
 def check(quarantine: Quarantine, *, num_samples: int, max_bad_fraction: float) -> None:

@@ -15,23 +15,29 @@ __all__ = ["find_complete", "folder_of"]
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """Rises when the same input and settings would give other shards than before."""
+_NO_MATTER = ("workers", "memory_mib")
+"""Settings on which no byte depends."""
 
 
 def folder_of(config: PipelineConfig, source: Input) -> str:
     """Return ``<store_uri>/datasets/<hash>``, with a hash over all that the data set depends on.
 
     These are names, sizes and tags of the input's files, the preprocess settings, the seed, the
-    image size and the format; not where the input lies, nor in which order it is listed.
+    image size and the format; not where the input lies, nor in which order it is listed, nor how
+    many workers there are and what memory they have.
     """
+    settings = to_dict(config)["preprocess"]
+    for name in _NO_MATTER:
+        del settings[name]
     document = {
         "format": _FORMAT,
         "version": ShardSet.VERSION,
         "seed": config.seed,
         "image_size": config.image_size,
-        "preprocess": to_dict(config)["preprocess"],
-        "parts": list(source.parts),
+        "preprocess": settings,
+        "layout": source.layout,
         "files": sorted((name, info.size_bytes, info.etag) for name, info in source.files.items()),
     }
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,27 +1,36 @@
-"""The preprocess stage: records in, a globally shuffled ShardSet out, every row accounted for."""
+"""The preprocess stage: the input in, a globally shuffled ShardSet out, every row accounted for.
+
+Map tasks read the input piece by piece and write runs, sorted by key; the order of all samples is
+found from the runs' tables; reduce tasks gather ranges of keys and write shards; the index is
+written last. No step holds more than a worker's memory, and each can be done again.
+"""
 
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from plsc import doorway, storage
-from plsc.artifacts.shards import Quarantine, Shard, ShardSet
+from plsc.artifacts.shards import ShardSet
 from plsc.conf.schema import PipelineConfig
 from plsc.doorway import Stopwatch
-from plsc.errors import RecordError, ShardError, StorageError
-from plsc.preprocess import data_report, inputs, quarantine
-from plsc.preprocess.inputs import Input
-from plsc.preprocess.intake import Counts, take_in
-from plsc.preprocess.partition import write_shards
-from plsc.preprocess.quarantine import QuarantineWriter
+from plsc.errors import PlscError, RecordError, StorageError
+from plsc.preprocess import data_report, quarantine
+from plsc.preprocess.inputs import Input, Item
+from plsc.preprocess.inputs.finding import find
+from plsc.preprocess.quarantine import Collected
 from plsc.preprocess.reuse import find_complete, folder_of
-from plsc.preprocess.shuffle import Spool
+from plsc.preprocess.shuffle import planning
+from plsc.preprocess.shuffle.job import Job, read_value
+from plsc.preprocess.shuffle.mapping import Summary
+from plsc.preprocess.shuffle.ordering import Order, find_order
+from plsc.preprocess.shuffle.reducing import Reduced
+from plsc.preprocess.shuffle.seal import CLASSES, seal
+from plsc.preprocess.shuffle.worker import is_done
+from plsc.preprocess.shuffle.workforce import Workforce
+from plsc.progress import ByteProgress
 
 __all__ = ["run"]
 
@@ -38,18 +47,25 @@ def run(config: PipelineConfig) -> ShardSet:
     Raises:
         RecordError: If the input cannot be used, or too much of it is bad.
         StorageError: If the store or this disk does not give or take what it should.
+        ShardError: If what was written is not what should have been.
+        WorkerLostError: If worker processes are killed again and again.
     """
     watch = Stopwatch()
-    source = inputs.find(config.data_uri)
+    source = find(config)
     folder_uri = folder_of(config, source)
-    dataset = find_complete(folder_uri, also=[data_report.NAME])
+    dataset = _find(folder_uri)
     if dataset is not None:
         log.info(
             "nothing to do: %s is complete, from run %s", dataset.uri, dataset.provenance.run_id
         )
     else:
-        log.info("reading %d parts of %s", len(source.parts), config.data_uri)
-        dataset = _make(config, source, folder_uri, watch)
+        try:
+            dataset = _make(config, source, folder_uri, watch)
+        except PlscError:
+            # Another run may have finished the same data set, and cleared the work away.
+            dataset = _find(folder_uri)
+            if dataset is None:
+                raise
     dataset = dataset.model_copy(update={"provenance": watch.provenance(config)})
     dataset.write(doorway.index_uri(config, "preprocess"))
     log.info(
@@ -63,89 +79,133 @@ def run(config: PipelineConfig) -> ShardSet:
     return dataset
 
 
+def _find(folder_uri: str) -> ShardSet | None:
+    return find_complete(folder_uri, also=[data_report.NAME, CLASSES])
+
+
 def _make(config: PipelineConfig, source: Input, folder_uri: str, watch: Stopwatch) -> ShardSet:
-    settings = config.preprocess
-    with (
-        _scratch() as scratch,
-        Spool(scratch, seed=config.seed) as spool,
-        QuarantineWriter(scratch / "quarantine.jsonl") as bad_rows,
-    ):
-        counts = take_in(source, config, spool=spool, quarantine=bad_rows)
-        quarantined = bad_rows.upload(storage.join(folder_uri, "quarantine.jsonl"))
+    job, items = planning.begin(config, source, folder_uri)
+    with _cleared_away(job), _scratch() as scratch, Workforce(job).hired() as workforce:
+        summaries = _map(job, items, workforce)
+        found = quarantine.collect(
+            _collected(job, items, summaries),
+            storage.join(folder_uri, "quarantine.jsonl"),
+            scratch,
+        )
+        num_samples = sum(summary.num_samples for summary in summaries)
         quarantine.check(
-            quarantined,
-            num_samples=counts.num_samples,
-            max_bad_fraction=settings.max_bad_fraction,
+            found.quarantine,
+            num_samples=num_samples,
+            max_bad_fraction=config.preprocess.max_bad_fraction,
         )
-        rows = spool.shuffled()
-        shards = write_shards(
-            rows,
-            samples_per_shard=settings.samples_per_shard,
-            folder_uri=folder_uri,
-            scratch=scratch,
-        )
-        dataset = _index(
+        order = find_order(job, summaries, scratch)
+        _say_order(order)
+        reduced = _reduce(job, order, workforce)
+        dataset = seal(
             config,
-            counts,
-            labels=rows.labels,
-            shards=shards,
-            quarantined=quarantined,
-            folder_uri=folder_uri,
-            watch=watch,
+            job,
+            layout=source.layout,
+            column_order=_column_order(source, summaries),
+            num_blank=sum(summary.num_blank for summary in summaries),
+            quarantined=found.quarantine,
+            order=order,
+            reduced=reduced,
+            provenance=watch.provenance(config),
         )
-        report = data_report.render(dataset, config, rows, bad_rows.examples)
+        report = data_report.render(dataset, config, found.examples, scratch)
         storage.write_bytes(data_report.uri_of(dataset), report.encode())
-    _check_unchanged(config, folder_uri)
-    dataset.write(dataset.uri)
+        _check_unchanged(config, folder_uri)
+        dataset.write(dataset.uri)
     return dataset
 
 
-def _index(
-    config: PipelineConfig,
-    counts: Counts,
-    *,
-    labels: npt.NDArray[np.int64],
-    shards: list[Shard],
-    quarantined: Quarantine,
-    folder_uri: str,
-    watch: Stopwatch,
-) -> ShardSet:
-    num_written = sum(shard.num_samples for shard in shards)
-    if not num_written == len(labels) == counts.num_samples:
-        raise ShardError(
-            f"{folder_uri}: read {counts.num_samples} samples, shuffled {len(labels)}, wrote"
-            f" {num_written}: they should be equal; this is a bug of plsc"
-        )
-    images = np.unique(labels, return_counts=True)[1].tolist()
-    num_classes = config.preprocess.num_classes or int(labels.max()) + 1
-    num_empty = num_classes - len(images)
-    if num_empty > num_classes // 2:
+def _map(job: Job, items: Sequence[Item], workforce: Workforce) -> list[Summary]:
+    left = [number for number in range(job.num_items) if not is_done(job, "map", number)]
+    parts = len({item.part for item in items})
+    log.info(
+        "map: %d parts in %d items%s, %d workers", parts, len(items),
+        f" ({len(items) - len(left)} done before)" if len(left) < len(items) else "",
+        job.num_workers,
+    )  # fmt: skip
+    progress = ByteProgress(log, "map", sum(items[number].size_bytes for number in left))
+    workforce.run("map", left, progress.advance)
+    progress.finish()
+    summaries = [read_value(Summary, job.map_uri(n, ".json")) for n in range(job.num_items)]
+    rows: Counter[str] = Counter()
+    for item, summary in zip(items, summaries, strict=True):
+        rows[item.uri] += summary.num_rows - summary.num_blank
+    for uri, num_rows in rows.items():
+        if not num_rows:
+            log.warning("%s: the part is empty", uri)
+    return summaries
+
+
+def _reduce(job: Job, order: Order, workforce: Workforce) -> list[Reduced]:
+    left = [n for n in range(order.num_tasks) if not is_done(job, "reduce", n)]
+    total = order.num_bytes * len(left) // order.num_tasks
+    progress = ByteProgress(log, "reduce", total)
+    workforce.run("reduce", left, progress.advance)
+    progress.finish()
+    return [read_value(Reduced, job.reduce_uri(n, ".json")) for n in range(order.num_tasks)]
+
+
+def _collected(
+    job: Job, items: Sequence[Item], summaries: Sequence[Summary]
+) -> Iterator[Collected]:
+    """Yield where each task's bad rows lie, and at which line of the part its item begins."""
+    lines: Counter[str] = Counter()
+    for number, (item, summary) in enumerate(zip(items, summaries, strict=True)):
+        uri = job.map_uri(number, ".quarantine.jsonl") if summary.reasons else ""
+        yield Collected(uri, lines[item.part] + 1, summary.reasons)
+        lines[item.part] += summary.num_rows
+
+
+def _say_order(order: Order) -> None:
+    log.info(
+        "order: %d samples of %d classes, %d repeated (%d removed), %d images under several labels",
+        order.num_samples, order.classes.num_classes, order.duplicates.num_repeated,
+        order.duplicates.num_removed, order.duplicates.num_conflicting,
+    )  # fmt: skip
+    if order.left_out.num_classes:
+        log.info(
+            "%d classes with %d images are left out (preprocess.min_images_per_class)",
+            order.left_out.num_classes, order.left_out.num_rows,
+        )  # fmt: skip
+    if order.classes.num_empty > order.classes.num_classes // 2:
         log.warning(
             "%d of %d classes have no image: is a label wrong, or preprocess.num_classes?",
-            num_empty,
-            num_classes,
-        )
-    classes = Counter(images) | ({0: num_empty} if num_empty else {})
-    return ShardSet(
-        provenance=watch.provenance(config),
-        uri=storage.join(folder_uri, "index.json"),
-        num_samples=counts.num_samples,
-        num_blank_rows=counts.num_blank,
-        num_classes=num_classes,
-        num_empty_classes=num_empty,
-        images_per_class=dict(sorted(classes.items())),
-        image_size=config.image_size,
-        column_order=counts.column_order,
-        shards=shards,
-        quarantine=quarantined,
-    )
+            order.classes.num_empty, order.classes.num_classes,
+        )  # fmt: skip
+
+
+def _column_order(source: Input, summaries: Sequence[Summary]) -> str:
+    """Return the order of the columns of base64 records, ``mixed`` if rows differ."""
+    if source.layout != "records":
+        return ""
+    forms = sorted({form for summary in summaries for form in summary.forms})
+    if len(forms) > 1:
+        log.warning("the column orders differ: each row was read in its own")
+        return "mixed"
+    return forms[0]
 
 
 def _check_unchanged(config: PipelineConfig, folder_uri: str) -> None:
-    if folder_of(config, inputs.find(config.data_uri)) != folder_uri:
+    if folder_of(config, find(config)) != folder_uri:
         raise RecordError(
             f"{config.data_uri}: the input changed while it was read: run preprocess again"
         )
+
+
+@contextmanager
+def _cleared_away(job: Job) -> Iterator[None]:
+    """Remove the job's temporary objects at the end, and at success those of killed runs too."""
+    try:
+        yield
+    except BaseException:
+        with suppress(StorageError):
+            storage.delete_prefix(job.work_uri)
+        raise
+    storage.delete_prefix(storage.join(job.folder_uri, "work"))
 
 
 @contextmanager
@@ -156,6 +216,6 @@ def _scratch() -> Iterator[Path]:
             yield Path(folder)
         except OSError as error:
             raise StorageError(
-                f"{folder}: {error.strerror or error}: preprocess needs room there for all decoded"
-                " images and one shard: free some, or set TMPDIR to another disk"
+                f"{folder}: {error.strerror or error}: preprocess needs room there for 32 bytes a"
+                " sample and the bad rows: free some, or set TMPDIR to another disk"
             ) from error

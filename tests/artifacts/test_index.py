@@ -3,8 +3,8 @@ import json
 import pytest
 
 from plsc.artifacts.deployment import Deployment
-from plsc.artifacts.index import Provenance, now
-from plsc.artifacts.shards import Quarantine, Shard, ShardSet
+from plsc.artifacts.index import Payload, Provenance, now
+from plsc.artifacts.shards import Duplicates, LeftOut, Quarantine, Shard, ShardSet
 from plsc.errors import ArtifactError, ShardError, StorageError
 
 PROVENANCE = Provenance(
@@ -17,14 +17,20 @@ def dataset(tmp_path):
     return ShardSet(
         provenance=PROVENANCE,
         uri=str(tmp_path / "index.json"),
+        layout="records",
+        column_order="mixed",
+        seed=0,
         num_samples=3,
+        num_blank_rows=0,
         num_classes=4,
         num_empty_classes=2,
         images_per_class={0: 2, 1: 1, 2: 1},
+        classes=Payload(uri="s3://b/classes.arrow", size_bytes=10, sha256="0" * 64),
         image_size=16,
-        column_order="mixed",
         shards=[Shard(uri="s3://b/k", size_bytes=10, sha256="0" * 64, num_samples=3)],
         quarantine=Quarantine(uri="", num_rows=0, reasons={}),
+        duplicates=Duplicates(num_repeated=0, num_removed=0, num_conflicting=0),
+        left_out=LeftOut(num_classes=0, num_rows=0),
     )
 
 
@@ -36,8 +42,8 @@ def test_an_index_is_read_as_it_was_written(dataset):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"kind": "Report"}, "expected an index of kind ShardSet, version 1, found Report"),
-        ({"format": 2}, "found ShardSet, version 2"),
+        ({"kind": "Report"}, "expected an index of kind ShardSet, version 2, found Report"),
+        ({"format": 1}, "found ShardSet, version 1: another version of plsc wrote it: run its"),
         ({"num_samples": "many"}, "num_samples"),
         ({"surprise": 1}, "surprise"),
         ({"shards": [{"uri": "s3://b/k"}]}, "shards.0"),

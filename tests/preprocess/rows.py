@@ -67,6 +67,7 @@ def settings(
         f"image_size={SIZE}",
         f"run_id={run_id}",
         "preprocess.samples_per_shard=16",
+        "preprocess.workers=1",
         *overrides,
     )
 

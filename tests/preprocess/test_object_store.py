@@ -6,8 +6,10 @@ from plsc import storage
 from plsc.artifacts.shards import fetch_shard
 from plsc.errors import StorageError
 from plsc.preprocess import data_report
+from plsc.preprocess.shuffle import planning
 from plsc.preprocess.stage import run
-from plsc.storage import s3
+from plsc.storage import patience, s3
+from tests.faults import FaultProxy, behind, busy, cut, lose, reset, stall
 from tests.preprocess.rows import digests_of, good_parts, image, settings, write_parts
 
 pytestmark = pytest.mark.services
@@ -33,7 +35,7 @@ def test_bucket_and_disk_give_the_same_bytes(tmp_path, bucket_uri, data):
     assert again.shards == dataset.shards
     minio = data.replace("s3://", "minio://") + "/"
     assert run(settings(tmp_path, f"data_uri={minio}", f"store_uri={bucket_uri}/store")) is not None
-    assert len(list(storage.list_objects(f"{bucket_uri}/store/datasets/"))) == 6
+    assert len(list(storage.list_objects(f"{bucket_uri}/store/datasets/"))) == 7
 
 
 def test_image_files_in_a_bucket_are_read(tmp_path, bucket_uri):
@@ -60,3 +62,50 @@ def test_wrong_credentials_are_a_storage_error_that_says_so(tmp_path, data, monk
             run(settings(tmp_path, f"data_uri={data}"))
     finally:
         s3.client.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_store_that_fails_again_and_again_changes_no_byte(
+    tmp_path, bucket_uri, data, object_store, monkeypatch, workers
+):
+    expected = digests_of(run(settings(tmp_path)))
+    monkeypatch.setattr(planning, "_SMALLEST_ITEM_BYTES", 5_000)
+    monkeypatch.setattr(patience, "PAUSE_S", 0.01)
+    monkeypatch.setenv("S3_TIMEOUT_S", "0.5")
+    faults = [
+        cut(method="GET", path="part-", every=2, after_bytes=3_000),
+        cut(method="GET", path=".run", every=3, after_bytes=500),
+        stall(method="GET", path="part-", first=3, times=2, after_bytes=1_000),
+        lose(method="PUT", path="shard-", every=2),
+        lose(method="PUT", path="map/", every=5),
+        busy(every=9),
+        reset(every=13),
+    ]
+    config = settings(
+        tmp_path,
+        f"data_uri={data}",
+        f"store_uri={bucket_uri}/store",
+        f"preprocess.workers={workers}",
+    )
+    with behind(FaultProxy(object_store.s3_endpoint, faults), monkeypatch) as proxy:
+        dataset = run(config)
+    assert digests_of(dataset) == expected
+    assert proxy.injected.keys() >= {"cut", "stall", "lose", "busy", "reset"}
+    assert not list(storage.list_objects(f"{dataset.uri.rpartition('/')[0]}/work/"))
+
+
+def test_a_store_that_fails_for_good_is_a_storage_error_and_leaves_no_index(
+    tmp_path, bucket_uri, data, object_store, monkeypatch
+):
+    monkeypatch.setattr(patience, "PAUSE_S", 0.01)
+    config = settings(tmp_path, f"data_uri={data}", f"store_uri={bucket_uri}/store")
+    faults = [busy(method="PUT", path="shard-00002")]
+    with (
+        behind(FaultProxy(object_store.s3_endpoint, faults), monkeypatch),
+        pytest.raises(StorageError, match="shard-00002"),
+    ):
+        run(config)
+    left = [info.uri for info in storage.list_objects(f"{bucket_uri}/store/")]
+    assert not [uri for uri in left if uri.endswith("index.json") or "/work/" in uri]
+    assert run(config).num_samples == 60

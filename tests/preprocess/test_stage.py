@@ -1,26 +1,15 @@
 import json
 import logging
-import os
-import signal
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
 from plsc import doorway, storage
 from plsc.artifacts.records import Record, to_line
 from plsc.artifacts.shards import ShardReader, ShardSet
 from plsc.errors import RecordError, StorageError
-from plsc.preprocess import inputs
-from plsc.preprocess.intake import take_in
-from plsc.preprocess.partition import write_shards
-from plsc.preprocess.quarantine import QuarantineWriter
-from plsc.preprocess.shuffle import Spool
+from plsc.preprocess.shuffle.runs import key_function
 from plsc.preprocess.stage import run
 from tests.preprocess.rows import (
     digests_of,
@@ -33,7 +22,6 @@ from tests.preprocess.rows import (
     write_parts,
 )
 
-CONFIG = settings(Path())
 BAD_ROWS = [
     b"one column\n",
     b"/9j/@@@@\t3\n",
@@ -43,15 +31,17 @@ BAD_ROWS = [
 ]
 
 
-def test_every_sample_comes_out_once_in_equal_shards_of_ascending_keys(tmp_path):
+def test_every_sample_comes_out_once_in_equal_shards_in_the_order_of_its_key(tmp_path):
     write_parts(tmp_path / "data", good_parts())
     dataset = run(settings(tmp_path))
     expected = [(image(number), number % 5) for number in range(60)]
     assert sorted(samples_of(dataset.shards)) == sorted(expected)
     assert samples_of(dataset.shards) != expected
     assert [shard.num_samples for shard in dataset.shards] == [15, 15, 15, 15]
-    keys = [key for shard in dataset.shards for key in ShardReader(Path(shard.uri)).keys.tolist()]
-    assert keys == sorted(set(keys))
+    readers = [ShardReader(Path(shard.uri)) for shard in dataset.shards]
+    keys = [bytes(key) for reader in readers for key in reader.keys]
+    key_of = key_function(0)
+    assert keys == sorted(key_of(sample[0]) for sample in expected)
     assert (dataset.num_samples, dataset.num_classes, dataset.num_empty_classes) == (60, 5, 0)
     assert dataset.images_per_class == {12: 5}
     assert dataset.column_order == "image_label"
@@ -122,7 +112,7 @@ def test_the_same_work_is_found_and_not_done_again(tmp_path, caplog):
     assert ShardSet.read(first.uri).provenance.run_id == "first"
 
 
-@pytest.mark.parametrize("lacking", ["shard-00001.arrow", "data_report.html"])
+@pytest.mark.parametrize("lacking", ["shard-00001.arrow", "data_report.html", "classes.arrow"])
 def test_a_data_set_that_lacks_a_file_is_made_again(tmp_path, caplog, lacking):
     write_parts(tmp_path / "data", good_parts())
     first = run(settings(tmp_path))
@@ -224,132 +214,108 @@ def test_one_row_for_many_samples_per_shard_and_quotes_do_no_harm(tmp_path):
 
 def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
     data = write_parts(tmp_path / "data", good_parts())
-    upload = storage.upload
+    write = storage.write_bytes
 
-    def upload_while_someone_appends(path, uri):
-        with (data / "part-0.tsv").open("ab") as part:
-            part.write(line(999, 1))
-        upload(path, uri)
+    def write_while_someone_appends(uri, content, **how):
+        if uri.endswith(".arrow"):
+            with (data / "part-0.tsv").open("ab") as part:
+                part.write(line(999, 1))
+        write(uri, content, **how)
 
-    monkeypatch.setattr(storage, "upload", upload_while_someone_appends)
+    monkeypatch.setattr(storage, "write_bytes", write_while_someone_appends)
     config = settings(tmp_path)
     with pytest.raises(RecordError, match="changed while it was read"):
         run(config)
     assert not list(Path(config.store_uri).rglob("index.json"))
 
 
-rows = st.one_of(
-    st.builds(line, st.integers(0, 40), st.integers(0, 6)),
-    st.builds(lambda n, c: swapped(line(n, c)), st.integers(0, 40), st.integers(0, 6)),
-    st.sampled_from([*BAD_ROWS, b"\n", b"\r\n", b"   \n", b"\t\n"]),
-    st.binary(max_size=20).map(lambda content: content + b"\n"),
-)
-
-
-@hypothesis_settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(rows, max_size=12), min_size=1, max_size=4), st.integers(1, 9))
-def test_no_row_is_lost_or_doubled(tmp_path_factory, parts, samples_per_shard):
-    folder = tmp_path_factory.mktemp("rows")
-    contents = {f"part-{n}": b"".join([*part, line(n, n)]) for n, part in enumerate(parts)}
-    write_parts(folder, {name: [content] for name, content in contents.items()})
-    with (
-        Spool(folder, seed=1) as spool,
-        QuarantineWriter(folder / "quarantine.jsonl") as quarantine,
-    ):
-        counts = take_in(inputs.find(str(folder)), CONFIG, spool=spool, quarantine=quarantine)
-        shards = write_shards(
-            spool.shuffled(),
-            samples_per_shard=samples_per_shard,
-            folder_uri=f"{folder}/store",
-            scratch=folder,
-        )
-    good = {line(n, c): (image(n), c) for n in range(41) for c in range(7)}
-    good |= {swapped(row): sample for row, sample in good.items()}
-    all_rows = [row for content in contents.values() for row in content.splitlines(keepends=True)]
-    assert Counter(samples_of(shards)) == Counter(good[row] for row in all_rows if row in good)
-    num_lines = sum(content.count(b"\n") for content in contents.values())
-    assert counts.num_samples + counts.num_bad + counts.num_blank == num_lines
-    assert counts.num_bad == len((folder / "quarantine.jsonl").read_text().splitlines())
-    assert {shard.num_samples for shard in shards} <= {
-        counts.num_samples // len(shards),
-        -(-counts.num_samples // len(shards)),
-    }
-
-
-def python(program, *arguments, **environment):
-    """Run a program that is to die or find no room: coverage could not write its file there."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        env=kept | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_a_stage_killed_before_its_index_leaves_none_and_the_next_run_gives_the_same(tmp_path):
-    write_parts(tmp_path / "data", good_parts())
-    config = settings(tmp_path)
-    killed = python(
-        """
-import os, signal, sys
-from pathlib import Path
-from plsc import storage
-from plsc.preprocess.stage import run
-from tests.preprocess.rows import settings
-write = storage.write_bytes
-def write_or_die(uri, content):
-    if uri.endswith("index.json"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(uri, content)
-storage.write_bytes = write_or_die
-run(settings(Path(sys.argv[1])))
-""",
-        tmp_path,
-        TMPDIR=str(tmp_path),
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    store = Path(config.store_uri)
-    left = {path: path.read_bytes() for path in store.rglob("*.arrow")}
-    assert len(left) == 4
-    assert not list(store.rglob("index.json"))
-    dataset = run(config)
-    assert {path: path.read_bytes() for path in store.rglob("*.arrow")} == left
-    assert dataset.num_samples == 60
-
-
-@pytest.mark.parametrize("limit_bytes", [2_000, 30_000])
-def test_a_full_disk_is_a_storage_error_and_leaves_nothing_half_done(tmp_path, limit_bytes):
-    """The smaller limit stops the spool, the larger one a shard."""
-    write_parts(tmp_path / "data", good_parts())
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    full = python(
-        """
-import resource, sys
-from pathlib import Path
-from plsc.errors import StorageError
-from plsc.preprocess.stage import run
-from tests.preprocess.rows import settings
-config = settings(Path(sys.argv[1]), "preprocess.samples_per_shard=1000")
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
-try:
-    run(config)
-except StorageError as error:
-    sys.exit(str(error))
-""",
-        tmp_path,
-        limit_bytes,
-        TMPDIR=str(scratch),
-    )
-    assert full.returncode == 1, full.stderr
-    assert "TMPDIR" in full.stderr
-    assert "File too large" in full.stderr
-    assert list(scratch.iterdir()) == []
-    assert not list((tmp_path / "store").rglob("*.*"))
-
-
 def test_a_store_that_is_not_there_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match="unknown scheme"):
         run(settings(tmp_path, "data_uri=ftp://somewhere/data"))
+
+
+def classes_of(dataset):
+    """Return the rows of the class map: (label, name, number of images)."""
+    table = pa.ipc.open_file(pa.memory_map(dataset.classes.uri)).read_all()
+    assert storage.sha256_of_file(Path(dataset.classes.uri)) == dataset.classes.sha256
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def test_the_class_map_lists_every_class_that_has_images(tmp_path):
+    write_parts(tmp_path / "data", {"part": [line(1, 7), line(2, 3), line(3, 7)]})
+    assert classes_of(run(settings(tmp_path))) == [(3, "3", 1), (7, "7", 2)]
+
+
+def test_names_become_class_ids_in_sorted_order(tmp_path):
+    names = ["zebra", "\u00e9t\u00e9", "apple", "Ape", "10", "9"]
+    rows = [line(n, 0).replace(b"\t0", b"\t" + names[n % 6].encode()) for n in range(12)]
+    write_parts(tmp_path / "data", {"part": rows})
+    dataset = run(settings(tmp_path, "preprocess.labels=names"))
+    in_order = sorted(names, key=str.encode)
+    assert classes_of(dataset) == [(n, name, 2) for n, name in enumerate(in_order)]
+    expected = [(image(n), in_order.index(names[n % 6])) for n in range(12)]
+    assert sorted(samples_of(dataset.shards)) == sorted(expected)
+    assert (dataset.num_classes, dataset.num_empty_classes) == (6, 0)
+
+
+def test_more_names_than_classes_are_refused_and_fewer_leave_empty_ones(tmp_path):
+    rows = [line(n, n).replace(b"\t%d" % n, b"\tname-%d" % n) for n in range(3)]
+    write_parts(tmp_path / "data", {"part": rows})
+    named = "preprocess.labels=names"
+    assert run(settings(tmp_path, named, "preprocess.num_classes=5")).num_empty_classes == 2
+    with pytest.raises(RecordError, match=r"at most 2 class names .* found 3"):
+        run(settings(tmp_path, named, "preprocess.num_classes=2"))
+
+
+def test_duplicates_are_counted_and_kept_unless_they_are_to_be_removed(tmp_path):
+    rows = [line(1, 0), line(2, 0), line(1, 0), line(1, 3), line(1, 0), line(2, 0), line(3, 1)]
+    write_parts(tmp_path / "data", {"part": rows})
+    kept = run(settings(tmp_path))
+    found = kept.duplicates
+    assert (found.num_repeated, found.num_removed, found.num_conflicting) == (3, 0, 1)
+    assert kept.num_samples == 7
+    removed = run(settings(tmp_path, "preprocess.deduplicate=true"))
+    assert removed.duplicates.num_removed == 3
+    expected = [(image(1), 0), (image(1), 3), (image(2), 0), (image(3), 1)]
+    assert sorted(samples_of(removed.shards)) == sorted(expected)
+    assert removed.images_per_class == {0: 1, 1: 2, 2: 1}
+
+
+def test_small_classes_are_left_out_and_the_others_numbered_anew(tmp_path):
+    rows = [line(n, label) for n, label in enumerate([5, 2, 9, 2, 9, 9])]
+    write_parts(tmp_path / "data", {"part": rows})
+    dataset = run(settings(tmp_path, "preprocess.min_images_per_class=2"))
+    assert classes_of(dataset) == [(0, "2", 2), (1, "9", 3)]
+    assert (dataset.left_out.num_classes, dataset.left_out.num_rows) == (1, 1)
+    assert (dataset.num_classes, dataset.num_samples) == (2, 5)
+    assert sorted(samples_of(dataset.shards)) == sorted(
+        (image(n), label) for n, label in enumerate([-1, 0, 1, 0, 1, 1]) if label >= 0
+    )
+    with pytest.raises(RecordError, match=r"at least 4 images .* found at most 3 in any of 3"):
+        run(settings(tmp_path, "preprocess.min_images_per_class=4"))
+
+
+def test_removed_duplicates_do_not_count_for_the_size_of_a_class(tmp_path):
+    rows = [line(1, 0), line(1, 0), line(2, 1), line(3, 1)]
+    write_parts(tmp_path / "data", {"part": rows})
+    settled = ("preprocess.min_images_per_class=2", "preprocess.deduplicate=true")
+    dataset = run(settings(tmp_path, *settled))
+    assert classes_of(dataset) == [(0, "1", 2)]
+    assert dataset.num_samples == 2
+
+
+def test_a_shard_that_no_worker_can_hold_is_refused_with_both_settings(tmp_path):
+    write_parts(tmp_path / "data", good_parts(num_rows=200))
+    with pytest.raises(RecordError, match=r"memory_mib or lower preprocess\.samples_per_shard"):
+        run(settings(tmp_path, "preprocess.memory_mib=1", "preprocess.samples_per_shard=1000"))
+
+
+def test_nothing_temporary_is_left_after_success_or_failure(tmp_path):
+    write_parts(tmp_path / "data", good_parts())
+    config = settings(tmp_path)
+    run(config)
+    (tmp_path / "data" / "part-0.tsv").write_bytes(b"".join(BAD_ROWS))
+    with pytest.raises(RecordError):
+        run(config)
+    assert not list(Path(config.store_uri).glob("datasets/*/work/**/*"))
+    assert not list(Path(config.store_uri).rglob("*.part"))

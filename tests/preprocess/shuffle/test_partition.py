@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plsc.preprocess.partition import equal_ranges
+from plsc.preprocess.shuffle.partition import equal_ranges
 
 
 @given(st.integers(1, 5000), st.integers(1, 700))

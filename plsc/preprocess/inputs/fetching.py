@@ -1,0 +1,67 @@
+"""Image files, fetched side by side: one that is missing is a bad row, a failing store an error."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from plsc import storage
+from plsc.artifacts.records import LINE_LIMIT_BYTES, BadRowError, Reason
+from plsc.errors import StorageError
+
+__all__ = ["IMAGE_SUFFIXES", "fetch", "is_hidden", "is_image", "side_by_side"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""How names of image files end, in lower or upper case."""
+
+_THREADS = 8
+_AHEAD = 32
+"""Files that may wait in memory; each is at most ``LINE_LIMIT_BYTES``, and usually some KB."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def is_image(name: str) -> bool:
+    """Return whether ``name`` ends as the name of an image file."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or one of its folders is hidden, or is a folder's own entry."""
+    return any(part.startswith(".") or not part for part in name.split("/"))
+
+
+def fetch(uri: str) -> bytes:
+    """Return the content of an image file.
+
+    Raises:
+        BadRowError: If there is no such file, or if it is longer than ``LINE_LIMIT_BYTES``.
+        StorageError: If the store fails: that says nothing about the row.
+    """
+    try:
+        with storage.open_reader(uri) as reader:
+            content = reader.read(LINE_LIMIT_BYTES + 1)
+    except StorageError as error:
+        if storage.exists(uri):
+            raise
+        raise BadRowError(Reason.NO_FILE, f"there is no such file: {uri}") from error
+    if len(content) > LINE_LIMIT_BYTES:
+        raise BadRowError(Reason.TOO_LONG, f"more than the {LINE_LIMIT_BYTES} bytes allowed")
+    return content
+
+
+def side_by_side(work: Callable[[_T], _R], inputs: Iterable[_T]) -> Iterator[_R]:
+    """Yield ``work`` of every input, in order, a few of them at work or waiting at any time."""
+    waiting: deque[Future[_R]] = deque()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        try:
+            for one in inputs:
+                waiting.append(pool.submit(work, one))
+                if len(waiting) >= _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,162 @@
+"""A worker: a process that does map and reduce tasks, handed to it or every W-th of them.
+
+With ``--parent PID`` it takes tasks from standard input, as the driver on this machine hands them
+out, a JSON line each, and answers in JSON lines::
+
+    {"task": "map", "number": 12}
+                                    {"advanced": 1048576}      now and then
+                                    {"done": 12}               or
+                                    {"error": "StorageError", "message": "..."}
+
+With ``--task map --index 3 --workers 8`` it does the tasks 3, 11, 19, ... that are not done yet,
+and ends: what each pod of an Indexed Job runs::
+
+    python -m plsc.preprocess.shuffle.worker JOB_URI --task map --index 3 --workers 8
+"""
+
+import argparse
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from plsc import storage
+from plsc.errors import PlscError, StorageError
+from plsc.preprocess.shuffle.job import Job, read_value
+from plsc.preprocess.shuffle.mapping import map_item
+from plsc.preprocess.shuffle.reducing import reduce_range
+from plsc.progress import ByteProgress
+
+__all__ = ["TASKS", "do", "is_done"]
+
+log = logging.getLogger("plsc.preprocess.shuffle.worker")  # not __name__: it is run as __main__
+
+TASKS: dict[str, Callable[[Job, int, Callable[[int], None]], None]] = {
+    "map": map_item,
+    "reduce": reduce_range,
+}
+"""Kind -> what does task ``number`` of it."""
+
+_LOOK_EVERY_S = 0.5
+_TELL_EVERY_S = 0.25
+
+
+def do(job: Job, task: str, number: int, advance: Callable[[int], None]) -> None:
+    """Do one task.
+
+    Raises:
+        PlscError: As the task does.
+        StorageError: Also if this disk has no room.
+    """
+    try:
+        TASKS[task](job, number, advance)
+    except OSError as error:
+        raise StorageError(
+            f"{tempfile.gettempdir()}: {error.strerror or error}: a {task} task needs room there"
+            " for the bad rows that it finds: free some, or set TMPDIR to another disk"
+        ) from error
+
+
+def is_done(job: Job, task: str, number: int) -> bool:
+    """Return whether a task has written what says so.
+
+    Raises:
+        StorageError: If the store cannot be asked.
+    """
+    place = job.map_uri if task == "map" else job.reduce_uri
+    return storage.exists(place(number, ".json"))
+
+
+class _Teller:
+    """Tells the driver how far a task is, a few times a second."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._pending = 0
+        self._last = time.monotonic()
+
+    def advance(self, num_bytes: int) -> None:
+        self._pending += num_bytes
+        if time.monotonic() - self._last > _TELL_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._pending:
+            self.say({"advanced": self._pending})
+        self._pending = 0
+        self._last = time.monotonic()
+
+    def say(self, answer: dict[str, object]) -> None:
+        self._out.write(json.dumps(answer) + "\n")
+        self._out.flush()
+
+
+def _serve(job_uri: str, out: TextIO) -> None:
+    teller = _Teller(out)
+    job: Job | None = None
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            job = job or read_value(Job, job_uri)
+            do(job, asked["task"], asked["number"], teller.advance)
+        except PlscError as error:
+            teller.say({"error": type(error).__name__, "message": str(error)})
+            continue
+        teller.flush()
+        teller.say({"done": asked["number"]})
+
+
+def _share(job: Job, task: str, index: int, workers: int) -> None:
+    """Do every W-th task of a kind that is planned and not done."""
+    place, ending = (job.map_uri, ".item.json") if task == "map" else (job.reduce_uri, ".plan.json")
+    number = index
+    while is_done(job, task, number) or storage.exists(place(number, ending)):
+        if not is_done(job, task, number):
+            progress = ByteProgress(log, f"{task} {number}", 0)
+            do(job, task, number, progress.advance)
+            progress.finish()
+        number += workers
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent ended, whatever it is doing."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_EVERY_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m plsc.preprocess.shuffle.worker")
+    parser.add_argument("job_uri")
+    parser.add_argument("--parent", type=int, help="take tasks from standard input")
+    parser.add_argument("--task", choices=sorted(TASKS), help="do every W-th task of this kind")
+    parser.add_argument("--index", type=int, default=0, help="this worker, 0 .. W-1")
+    parser.add_argument("--workers", type=int, default=1, help="W")
+    given = parser.parse_args()
+    gc.set_threshold(100_000)  # tasks make many objects and no cycles
+    if not given.parent:
+        from plsc import doorway  # noqa: PLC0415  it loads Hydra
+
+        with doorway.main("preprocess"):
+            _share(read_value(Job, given.job_uri), given.task, given.index, given.workers)
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
+    _end_with(given.parent)
+    # What is printed by accident must not get between the answers.
+    out, sys.stdout = sys.stdout, sys.stderr
+    _serve(given.job_uri, out)
+
+
+if __name__ == "__main__":
+    _main()
