@@ -3,17 +3,20 @@
 import logging
 import math
 import time
+from contextlib import closing
+
+import torch
 
 from plsc.artifacts.checkpoint import Checkpoint
 from plsc.conf.schema import PipelineConfig
 from plsc.errors import TrainError
 from plsc.progress import duration
 from plsc.train.checkpoints import Checkpointer
-from plsc.train.data import TrainingData, batches
 from plsc.train.events import Events
+from plsc.train.feed import feed
 from plsc.train.head import HeadOutput
+from plsc.train.loader import Loader
 from plsc.train.process_group import Ranks
-from plsc.train.sampler import Sampler
 from plsc.train.schedule import RunPlan
 from plsc.train.state import TrainState
 from plsc.train.stepper import Stepper
@@ -31,23 +34,23 @@ class Loop:
     def __init__(
         self,
         state: TrainState,
-        data: TrainingData,
+        loader: Loader,
         benchmarks: list[Benchmark],
         config: PipelineConfig,
         ranks: Ranks,
     ) -> None:
-        train = config.train
-        self.sampler = Sampler(data.dataset.num_samples, train.global_batch_size, config.seed)
-        self.plan = RunPlan(train, self.sampler.steps_per_epoch)
+        self.plan = RunPlan(config.train, loader.sampler.steps_per_epoch)
         self.state = state
         self.figures: dict[str, float] = {}
-        self._data = data
+        self._loader = loader
         self._benchmarks = benchmarks
         self._config = config
         self._ranks = ranks
         self._stepper = Stepper(state, self.plan, config, ranks)
         self._seconds_in_steps = 0.0
         self._samples = 0
+        self._num_replaced = 0
+        self._replaced_before = 0.0
 
     def run(self, checkpointer: Checkpointer, events: Events, resumed: Checkpoint | None) -> None:
         """Train from the state's step to the last one, handing checkpoints to ``checkpointer``.
@@ -61,28 +64,34 @@ class Loop:
         """
         first, last = self.state.step, self.plan.total_steps
         self.state.backbone.train()
+        self._replaced_before = self.figures.setdefault("replaced_images", 0.0)
         start = time.monotonic()
-        feed = batches(self._data, self.sampler, self._config, range(first, last), self._ranks)
-        for step, images_B3SS, labels_B in feed:
-            self.state.step = step + 1
-            self.figures.pop("accuracy", None)  # that of this very step, if it is verified
-            is_to_save = self._is_due(self._config.train.checkpoint_every_steps) or step + 1 == last
-            is_to_report = is_to_save or self._is_due(self._config.train.log_every_steps)
-            is_to_report |= self._is_to_verify()
-            output = self._stepper.take(step, images_B3SS, labels_B, count_correct=is_to_report)
-            self._samples += self._config.train.global_batch_size
-            self._seconds_in_steps += time.monotonic() - start
-            if is_to_report:
-                self._report(output, events)
-            is_best = self._is_to_verify() and self._verify(events)
-            if is_to_save or is_best:
-                self._save(checkpointer, events)
-            start = time.monotonic()
+        with closing(feed(self._loader, range(first, last), self._ranks.device)) as batches:
+            for step, images_BSS3, labels_B, num_replaced in batches:
+                self.state.step = step + 1
+                self._num_replaced += num_replaced
+                self.figures.pop("accuracy", None)  # that of this very step, if it is verified
+                is_to_save = self._is_to_save(last)
+                is_to_report = is_to_save or self._is_due(self._config.train.log_every_steps)
+                is_to_report |= self._is_to_verify()
+                output = self._stepper.take(step, images_BSS3, labels_B, count_correct=is_to_report)
+                self._samples += self._config.train.global_batch_size
+                self._seconds_in_steps += time.monotonic() - start
+                if is_to_report:
+                    self._report(output, events)
+                is_best = self._is_to_verify() and self._verify(events)
+                if is_to_save or is_best:
+                    self._save(checkpointer, events)
+                start = time.monotonic()
         if first >= last and not (resumed and resumed.provenance.run_id == self._config.run_id):
             self._save(checkpointer, events)
 
     def _is_due(self, every_steps: int) -> bool:
         return every_steps > 0 and self.state.step % every_steps == 0
+
+    def _is_to_save(self, last: int) -> bool:
+        is_due = self._is_due(self._config.train.checkpoint_every_steps)
+        return is_due or self.state.step == last
 
     def _report(self, output: HeadOutput, events: Events) -> None:
         step, total = self.state.step, self.plan.total_steps
@@ -97,6 +106,7 @@ class Loop:
         rate = self._samples / self._seconds_in_steps
         left = (total - step) * self._config.train.global_batch_size / rate
         self.figures |= {"loss": loss, "acc1": acc1, "samples_per_s": rate}
+        self._report_replaced()
         log.info(
             "step %d/%d  epoch %.1f/%d  loss %.3f  acc1 %.3f  lr %.1e  %.0f samples/s  %s left",
             step, total, step / self.plan.steps_per_epoch, self._config.train.epochs,
@@ -109,8 +119,18 @@ class Loop:
             "train/lr": self.plan.lr(step - 1),
             "train/margin_fraction": self.plan.margin_fraction(step - 1),
             "train/samples_per_s": rate,
+            "train/replaced_images": self.figures["replaced_images"],
+            "train/shard_wait_s": self._loader.waited_s,
         }
         events.add(step, scalars)
+
+    def _report_replaced(self) -> None:
+        """Count the damaged images that all ranks met, over the whole run. Collective."""
+        met = torch.tensor(self._num_replaced, device=self._ranks.device)
+        total = self._replaced_before + self._ranks.gather(met).sum().item()
+        if total > self.figures["replaced_images"]:
+            log.warning("%d images could not be used so far; others stood in for them", total)
+        self.figures["replaced_images"] = total
 
     def _is_to_verify(self) -> bool:
         return self._is_due(self._config.train.verify_every_epochs * self.plan.steps_per_epoch)
@@ -133,7 +153,7 @@ class Loop:
         checkpointer.save(
             self.state,
             epoch=self.state.step // self.plan.steps_per_epoch,
-            dataset_uri=self._data.dataset.uri,
+            dataset_uri=self._loader.dataset.uri,
             figures=self.figures,
         )
         events.upload()

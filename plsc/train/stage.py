@@ -1,8 +1,6 @@
 """The train stage, as every rank runs it: shards in, checkpoints out."""
 
 import logging
-import tempfile
-from pathlib import Path
 
 from plsc import storage
 from plsc.artifacts.checkpoint import Checkpoint
@@ -11,8 +9,8 @@ from plsc.conf.schema import PipelineConfig
 from plsc.doorway import Stopwatch, index_uri
 from plsc.errors import ConfigError
 from plsc.train.checkpoints import Checkpointer, finetune, resume
-from plsc.train.data import TrainingData
 from plsc.train.events import Events
+from plsc.train.loader import Loader
 from plsc.train.loop import Loop
 from plsc.train.process_group import joined
 from plsc.train.state import TrainState
@@ -36,14 +34,14 @@ def run(config: PipelineConfig) -> Checkpoint:
     with joined(config.train.threads_per_rank) as ranks:
         dataset = ShardSet.read(config.train.dataset_uri)
         _check_dataset(config, dataset)
+        loader = Loader(dataset, config, rank=ranks.rank, world_size=ranks.world_size)
         state = TrainState.fresh(config, dataset.num_classes, ranks)
         resumed = resume(state, config)
         if config.train.finetune_from and not resumed:
             finetune(state, config)
-        data = TrainingData(dataset, _cache(dataset))
         names = config.train.verify_benchmarks if config.train.verify_every_epochs else []
         benchmarks = [read_benchmark(config.data_uri, name) for name in names]
-        loop = Loop(state, data, benchmarks, config, ranks)
+        loop = Loop(state, loader, benchmarks, config, ranks)
         loop.figures |= resumed.figures if resumed else {}
         log.info(
             "%d samples of %d classes, %d rank(s), %d steps of %d samples",
@@ -70,9 +68,3 @@ def _check_dataset(config: PipelineConfig, dataset: ShardSet) -> None:
             f"image_size={config.image_size}, but {dataset.uri} holds images of"
             f" {dataset.image_size} pixels: set image_size={dataset.image_size}"
         )
-
-
-def _cache(dataset: ShardSet) -> Path:
-    """Return the folder of this machine where the shards of ``dataset`` are kept while in use."""
-    key = dataset.uri.rstrip("/").split("/")[-2]
-    return Path(tempfile.gettempdir()) / "plsc-cache" / key

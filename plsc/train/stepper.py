@@ -42,7 +42,7 @@ class Stepper:
             self._model = cast("nn.Module", torch.compile(self._model))
 
     def take(
-        self, step: int, images_B3SS: torch.Tensor, labels_B: torch.Tensor, *, count_correct: bool
+        self, step: int, images_BSS3: torch.Tensor, labels_B: torch.Tensor, *, count_correct: bool
     ) -> HeadOutput:
         """Take step number ``step`` and return loss and accuracy of its global batch.
 
@@ -50,7 +50,7 @@ class Stepper:
 
         Args:
             step: Steps done before.
-            images_B3SS: float32 [B, 3, S, S], B a multiple of ``train.micro_batches``.
+            images_BSS3: uint8 [B, S, S, 3], RGB, B a multiple of ``train.micro_batches``.
             labels_B: int64 [B], -1 is ignored.
             count_correct: Whether to measure accuracy.
 
@@ -71,7 +71,7 @@ class Stepper:
             step_labels_B=labels_B if train.micro_batches > 1 else None,
         )
         self._state.optimizer.zero_grad(set_to_none=True)
-        images = images_B3SS.chunk(train.micro_batches)
+        images = images_BSS3.chunk(train.micro_batches)
         labels = labels_B.chunk(train.micro_batches)
         outputs = [
             self._pass(images[n], labels[n], settings, is_last=n + 1 == len(images))
@@ -81,10 +81,10 @@ class Stepper:
         return _sum(outputs)
 
     def _pass(
-        self, images_B3SS: torch.Tensor, labels_B: torch.Tensor, step: HeadStep, *, is_last: bool
+        self, images_BSS3: torch.Tensor, labels_B: torch.Tensor, step: HeadStep, *, is_last: bool
     ) -> HeadOutput:
-        device, scale = self._ranks.device, self._state.loss_scale
-        images_B3SS = images_B3SS.to(device, memory_format=torch.channels_last, non_blocking=True)
+        scale = self._state.loss_scale
+        images_B3SS = _to_model_input(images_BSS3.to(self._ranks.device, non_blocking=True))
         is_local = self._parallel is not None and not is_last
         with self._parallel.no_sync() if self._parallel and is_local else nullcontext():
             with self._autocast():
@@ -136,6 +136,13 @@ class Stepper:
         norms = torch.stack(torch._foreach_norm(of_backbone))  # noqa: SLF001
         norm = (norms.square().sum() + of_head).sqrt() * unscale
         return (self._config.train.clip_norm / (norm + 1e-6)).clamp_max(1.0)
+
+
+def _to_model_input(images_BSS3: torch.Tensor) -> torch.Tensor:
+    """Return float32 [B, 3, S, S] in [-1, 1], channels last: what ``plsc.transforms`` gives."""
+    images_B3SS = images_BSS3.permute(0, 3, 1, 2)  # a view that is channels last already
+    scaled = images_B3SS.to(torch.float32, memory_format=torch.channels_last)
+    return scaled.sub_(127.5).div_(127.5)
 
 
 def _sum(outputs: list[HeadOutput]) -> HeadOutput:

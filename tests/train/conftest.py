@@ -23,7 +23,9 @@ class Place:
 
     def overrides(self, run_id: str) -> list[str]:
         """Return the overrides that put a run into this place."""
-        return [f"run_id={run_id}", f"store_uri={self.store}", f"data_uri={self.data}"]
+        places = {"store_uri": self.store, "data_uri": self.data}
+        places["train.loader.cache_path"] = self.store.parent / "cache"
+        return [f"run_id={run_id}", *(f"{key}={path}" for key, path in places.items())]
 
 
 @pytest.fixture(scope="session")

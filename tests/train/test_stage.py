@@ -129,6 +129,44 @@ def test_data_of_another_image_size_is_refused(place):
         run(configured(place, "sizes", "image_size=64"))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_stopped_within_an_epoch_goes_on_bit_exactly(place, workers):
+    changes = (
+        "train.max_steps=20", "train.checkpoint_every_steps=9", "train.loader.window_shards=1",
+        f"train.loader.workers={workers}", "train.augment.crop=0.7", "train.augment.color=0.2",
+        "train.augment.flip=true",
+    )  # fmt: skip
+    config = configured(place, f"windows-{workers}", *changes)
+    expected = tensors_of(run(config))
+    storage.delete_prefix(f"{place.store}/runs/windows-{workers}/checkpoints/step-00000020")
+    storage.delete_prefix(f"{place.store}/runs/windows-{workers}/checkpoints/step-00000018")
+    assert_same(tensors_of(run(config)), expected)  # from step 9 of an epoch of 15
+
+
+def test_damaged_images_are_counted_and_do_not_end_training(place, tmp_path, caplog):
+    dataset = ShardSet.read(f"{place.store}/runs/shards/preprocess/index.json")
+    content = storage.read_bytes(dataset.shards[0].uri)
+    damaged = content.replace(b"\xff\xd8\xff", b"\xff\xd8\x00", 40)
+    assert damaged != content
+    uri, index = str(tmp_path / "shard.arrow"), str(tmp_path / "damaged" / "index.json")
+    storage.write_bytes(uri, damaged)
+    digest = storage.sha256_of_file(tmp_path / "shard.arrow")
+    first = dataset.shards[0].model_copy(update={"uri": uri, "sha256": digest})
+    shards = [first, *dataset.shards[1:]]
+    dataset.model_copy(update={"shards": shards, "uri": index}).write(index)
+    whole = run(configured(place, "damaged", f"train.dataset_uri={index}", "train.max_steps=15"))
+    assert whole.figures["replaced_images"] == 40  # an epoch of 15 steps, filled from elsewhere
+    assert "shard.arrow cannot be used: " in caplog.text
+    assert "40 images could not be used so far" in caplog.text
+    again = run(
+        configured(
+            place, "damaged-again", f"train.dataset_uri={index}", "train.max_steps=15",
+            "train.resume_run=damaged", "train.resume_step=9",
+        )
+    )  # fmt: skip
+    assert again.figures["replaced_images"] == 40
+
+
 def test_altered_shard_is_refused(place, tmp_path):
     dataset = ShardSet.read(f"{place.store}/runs/shards/preprocess/index.json")
     content = bytearray(storage.read_bytes(dataset.shards[0].uri))
@@ -139,7 +177,12 @@ def test_altered_shard_is_refused(place, tmp_path):
     index = str(tmp_path / "altered" / "index.json")
     dataset.model_copy(update={"shards": shards, "uri": index}).write(index)
     with pytest.raises(ShardError, match=r"shard\.arrow"):
-        run(configured(place, "altered", f"train.dataset_uri={index}"))
+        run(
+            configured(
+                place, "altered", f"train.dataset_uri={index}",
+                f"train.loader.cache_path={tmp_path}/cache",  # another may hold it as it was
+            )
+        )  # fmt: skip
 
 
 def test_label_beyond_the_classes_is_refused(place, tmp_path):

@@ -11,6 +11,7 @@ from plsc.train.process_group import Ranks
 from plsc.train.schedule import RunPlan
 from plsc.train.state import TrainState
 from plsc.train.stepper import Stepper
+from plsc.transforms import to_model_input
 from tests.train.ranks import on_ranks
 
 CLASSES, BATCH = 9, 12
@@ -27,7 +28,7 @@ def configured(*overrides):
 
 def batch(step, ranks=ALONE):
     generator = torch.Generator().manual_seed(step)
-    images = torch.randn(BATCH, 3, 16, 16, generator=generator)
+    images = torch.randint(0, 256, (BATCH, 16, 16, 3), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
     size = BATCH // ranks.world_size
     own = slice(size * ranks.rank, size * ranks.rank + size)
@@ -144,11 +145,22 @@ def everything(state):
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def test_nan_pixels_stop_the_step_before_anything_changes():
+def test_embeddings_that_are_not_finite_stop_the_step_before_anything_changes():
     state, stepper = begun(configured(*SGD))
     before = everything(state)
-    images, labels = batch(0)
-    images[3] = math.nan
+    state.backbone.register_forward_hook(lambda _, __, embeddings_BD: embeddings_BD * math.nan)
     with pytest.raises(TrainError, match=r"step 1: .* embeddings on rank 0 are not finite"):
-        stepper.take(0, images, labels, count_correct=False)
+        stepper.take(0, *batch(0), count_correct=False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in everything(state).items())
+
+
+def test_the_backbone_reads_what_clients_send():
+    state, stepper = begun(configured(*SGD))
+    seen = []
+    state.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    images_BSS3, labels_B = batch(0)
+    stepper.take(0, images_BSS3, labels_B, count_correct=False)
+    expected = torch.from_numpy(to_model_input(images_BSS3.numpy()))
+    assert torch.equal(seen[0], expected)
+    assert seen[0].dtype == torch.float32
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,250 @@
+"""Shards brought to this machine ahead of their use, window by window, by a thread."""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from plsc.artifacts.shards import ShardReader, ShardSet
+from plsc.errors import PlscError, ShardError, StorageError
+from plsc.train.loader.cache import HeldShard, NoRoomError, ShardCache, StoppedError
+from plsc.train.loader.sampler import Sampler
+
+__all__ = ["Prefetcher"]
+
+log = logging.getLogger(__name__)
+
+_PAUSE_S = 0.05
+"""How long to wait for what another process fetches, or may let go."""
+_PATIENCE_S = 10.0
+"""How long training waits for other processes to let go of the room that it needs."""
+_SAY_EVERY_S = 30.0
+
+
+class Prefetcher:
+    """Keeps the shards of the windows that are in use, and of the next one, in a cache.
+
+    A context manager; the thread lives in its block. Methods are for one other thread.
+    """
+
+    def __init__(
+        self, dataset: ShardSet, sampler: Sampler, cache: ShardCache, steps: range, turn: float
+    ) -> None:
+        """Prepare to fetch what ``steps`` need.
+
+        Args:
+            dataset: The shards.
+            sampler: Their order.
+            cache: Where they go.
+            steps: The steps to come, at least one.
+            turn: 0..1, where in a window to begin: that processes which share the cache fetch
+                different shards.
+        """
+        self.waited_s = 0.0
+        """Seconds in which training had to wait for shards."""
+        self._dataset = dataset
+        self._sampler = sampler
+        self._cache = cache
+        self._turn = turn
+        self._first = sampler.windows(steps.start).start
+        self._stop = sampler.windows(steps.stop - 1).stop
+        self._held: dict[int, HeldShard] = {}
+        self._complete: set[int] = set()
+        self._fetched_bytes = 0
+        self._said = -math.inf
+        self._has_warned = False
+        self._urgent_since: float | None = None
+        self._error: BaseException | None = None
+        self._is_closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="shards", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        for shard in list(self._held):
+            self._held.pop(shard).release()
+
+    def is_ready(self, step: int) -> bool:
+        """Return whether all shards that ``step`` reads are here.
+
+        Raises:
+            StorageError, ShardError: What went wrong in the thread.
+        """
+        with self._changed:
+            if self._error:
+                raise self._error
+            for window in self._sampler.windows(step):
+                if window not in self._complete:
+                    if any(shard not in self._held for shard in self._sampler.shards(window)):
+                        return False
+                    self._complete.add(window)
+            return True
+
+    def wait(self, step: int) -> None:
+        """Return when all shards that ``step`` reads are here.
+
+        Raises:
+            StorageError, ShardError: What went wrong in the thread.
+        """
+        if self.is_ready(step):
+            return
+        begin, had_bytes = time.monotonic(), self._fetched_bytes
+        before_s, self._urgent_since = self.waited_s, begin
+        while not self.is_ready(step):
+            with self._changed:
+                self._changed.wait(_PAUSE_S)
+            now = time.monotonic()
+            self.waited_s = before_s + now - begin
+            if now - begin > 1 and now - self._said > _SAY_EVERY_S:
+                self._said = now
+                rate = (self._fetched_bytes - had_bytes) / 1e6 / (now - begin)
+                log.info(
+                    "step %d waits for shards, which come at %.0f MB/s; waited %.0f s so far",
+                    step, rate, self.waited_s,
+                )  # fmt: skip
+        self._urgent_since = None
+
+    def passed(self, step: int) -> None:
+        """Let go of what no step after ``step`` reads, and fetch what comes next."""
+        first = self._sampler.windows(step + 1).start
+        if first == self._first:
+            return
+        with self._changed:
+            self._first = first
+            self._complete = {window for window in self._complete if window >= first}
+            wanted = {shard for window in self._wanted() for shard in self._sampler.shards(window)}
+            for shard in [shard for shard in self._held if shard not in wanted]:
+                self._held.pop(shard).release()
+            self._changed.notify_all()
+
+    def lost(self, shard: int) -> None:
+        """Fetch ``shard`` again: its file is gone."""
+        log.warning("shard %d vanished from %s: it is fetched again", shard, self._cache.folder)
+        with self._changed:
+            self._complete.clear()
+            if shard in self._held:
+                self._held.pop(shard).release()
+            self._changed.notify_all()
+
+    def _wanted(self) -> range:
+        return range(self._first, min(self._first + self._sampler.windows_at_once, self._stop))
+
+    def _run(self) -> None:
+        try:
+            while not self._is_closed:
+                is_complete = self._bring_missing()
+                with self._changed:
+                    if not is_complete:
+                        self._changed.wait(_PAUSE_S)
+                    elif not self._is_closed and not self._missing():
+                        self._changed.wait()
+        except StoppedError:
+            pass
+        except BaseException as error:  # noqa: BLE001  raised where training waits
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _missing(self) -> list[int]:
+        """Return the shards to fetch now, of the first window that is not complete."""
+        with self._changed:
+            for window in self._wanted():
+                shards = self._sampler.shards(window)
+                start = int(self._turn * len(shards))
+                missing = [s for s in shards[start:] + shards[:start] if s not in self._held]
+                if missing:
+                    return missing
+        return []
+
+    def _bring_missing(self) -> bool:
+        """Fetch what can be fetched now and return whether that was all of it."""
+        try:
+            brought = [self._bring(shard) for shard in self._missing()]
+        except NoRoomError as error:
+            if self._is_stuck and not error.is_limit:
+                raise self._refused(error) from error
+            return False
+        return all(brought)
+
+    def _bring(self, number: int) -> bool:
+        """Have the shard here, or return False: another process is just fetching it."""
+        if self._is_closed:
+            raise StoppedError
+        shard = self._dataset.shards[number]
+        held = self._cache.held(shard)
+        if held is None:
+            is_limited = not self._is_stuck
+            if not is_limited and not self._has_warned:
+                self._has_warned = True
+                log.warning(
+                    "%s is full of what other runs use: this one goes beyond the limit if it must",
+                    self._cache.folder,
+                )
+            held = self._cache.fetched(
+                shard, self._order, is_stopped=self._is_stopped, is_limited=is_limited
+            )
+            if held is None:
+                return False
+            self._fetched_bytes += shard.size_bytes
+        try:
+            self._check(number, held)
+        except PlscError:
+            held.release()
+            raise
+        with self._changed:
+            self._held[number] = held
+            self._changed.notify_all()
+        return True
+
+    def _check(self, number: int, held: HeldShard) -> None:
+        """Refuse labels that are no class, before they end a step of some other rank."""
+        shard, num_classes = self._dataset.shards[number], self._dataset.num_classes
+        labels = ShardReader(held.path).labels
+        if len(labels) != shard.num_samples:
+            raise ShardError(
+                f"{shard.uri} has {len(labels)} samples, the index says {shard.num_samples}:"
+                " run preprocess again"
+            )
+        if not 0 <= labels.min() <= labels.max() < num_classes:
+            raise ShardError(
+                f"{shard.uri} holds labels {labels.min()}..{labels.max()}, but the index says that"
+                f" there are {num_classes} classes, 0..{num_classes - 1}: run preprocess again"
+            )
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether training has waited for so long that what others hold will not be let go."""
+        since = self._urgent_since
+        return since is not None and time.monotonic() - since > _PATIENCE_S
+
+    def _is_stopped(self) -> bool:
+        return self._is_closed
+
+    def _order(self) -> Sequence[str]:
+        shards = self._dataset.shards
+        return [shards[number].sha256 for number in self._sampler.shards_by_need(self._first)]
+
+    def _refused(self, error: NoRoomError) -> StorageError:
+        windows = self._wanted()
+        needed = {shard for window in windows for shard in self._sampler.shards(window)}
+        size_gib = sum(self._dataset.shards[shard].size_bytes for shard in needed) / 2**30
+        return StorageError(
+            f"{self._cache.folder}: {error}, and nothing there can be removed: training needs"
+            f" {size_gib:.3g} GiB for {len(needed)} shards at once: make room, set"
+            " train.loader.cache_path to another disk, or lower train.loader.window_shards"
+        )
