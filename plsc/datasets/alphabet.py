@@ -18,7 +18,16 @@ from PIL import Image, ImageFilter
 from plsc.datasets.chance import rank
 from plsc.datasets.faces import FACES, Face, ink
 
-__all__ = ["Alphabet", "Shape", "choose_alphabet", "difference"]
+__all__ = [
+    "SAME_DRAWING",
+    "Alphabet",
+    "Shape",
+    "choose_alphabet",
+    "difference",
+    "has_its_own_shape",
+    "says_something",
+    "shape_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +40,7 @@ _LOOK_ALIKE = 100
 """Shapes that differ less in every place are taken for one another (set by eye)."""
 _CORRELATED = 0.9
 """Only shapes that correlate so well are compared place by place."""
-_SAME_DRAWING = 20
+SAME_DRAWING = 20
 """Likewise for one character's drawings in two faces: they are copies."""
 _STRANGE = 0.7
 """A drawing that correlates less with the others of its character (median) shows something else."""
@@ -85,7 +94,7 @@ def choose_alphabet(pool: Executor, *, max_candidates: int, seed: int) -> Alphab
         FACES, pool.map(_shapes_of, FACES, [candidates] * len(FACES)), strict=True
     ):
         for char, shape in shapes.items():
-            if all(difference(shape, other) >= _SAME_DRAWING for other in drawn[char].values()):
+            if all(difference(shape, other) >= SAME_DRAWING for other in drawn[char].values()):
                 drawn[char][face] = shape
     usual = {char: _without_strangers(shapes) for char, shapes in drawn.items()}
     shared = {char: shapes for char, shapes in usual.items() if len(shapes) >= _MIN_DRAWINGS}
@@ -102,11 +111,11 @@ def _candidates() -> list[str]:
     return [
         char
         for char, faces in num_faces.items()
-        if faces >= _MIN_DRAWINGS and _has_its_own_shape(char)
+        if faces >= _MIN_DRAWINGS and has_its_own_shape(char)
     ]
 
 
-def _has_its_own_shape(char: str) -> bool:
+def has_its_own_shape(char: str) -> bool:
     """Return False for marks, parts of boxes, and variants of others in size or place."""
     return (
         unicodedata.category(char)[0] in "LNSP"
@@ -123,17 +132,19 @@ def _shapes_of(face: Face, candidates: list[str]) -> dict[str, Shape]:
     shapes = {}
     for char in candidates:
         drawing = ink(char, face) if char in supported else None
-        if drawing is not None and _says_something(drawing):
-            shapes[char] = _shape(drawing)
+        if drawing is not None and says_something(drawing):
+            shapes[char] = shape_of(drawing)
     return shapes
 
 
-def _says_something(drawing: Image.Image) -> bool:
+def says_something(drawing: Image.Image) -> bool:
+    """Return False for blocks, dots, dashes and bars."""
     is_long = max(drawing.size) > _LONG * min(drawing.size)
     return not is_long and bool(np.asarray(drawing).mean() < _FULL * 255)
 
 
-def _shape(drawing: Image.Image) -> Shape:
+def shape_of(drawing: Image.Image) -> Shape:
+    """Return what a drawing, cropped to its ink, looks like from afar: uint8 [32, 32]."""
     scale = _FITTED / max(drawing.size)
     size = (max(1, round(drawing.width * scale)), max(1, round(drawing.height * scale)))
     small = drawing.resize(size, Image.Resampling.BOX)

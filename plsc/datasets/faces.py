@@ -1,4 +1,7 @@
-"""The font faces that draw the characters: those of matplotlib's wheel; nothing is downloaded."""
+"""The font faces that draw the characters: by default those of matplotlib's wheel.
+
+Nothing is downloaded. Faces of other files are found by ``plsc.datasets.fonts``.
+"""
 
 import functools
 from dataclasses import dataclass
@@ -7,25 +10,32 @@ from pathlib import Path
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageFont
 
-__all__ = ["FACES", "Face", "ink"]
+__all__ = ["EM_PIXELS", "FACES", "Face", "ink"]
 
-_EM_PIXELS = 128
+EM_PIXELS = 128
 """Characters are rasterized at this size, well above what an image shows of them."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """One font file: a family in one weight and one posture."""
+    """A family in one weight and one posture: one font file, or one face of a collection."""
 
     name: str
-    """The file's name without ``.ttf``."""
+    """Tells it from every other face: the name of matplotlib's file without ``.ttf``, or the
+    font's own name."""
     family: str
     is_slanted: bool
     """Italic or oblique."""
+    file: str = ""
+    """Path of the font file; empty: matplotlib's installation holds it."""
+    number: int = 0
+    """Which face of the file, if that is a collection."""
 
     @functools.cached_property
     def path(self) -> Path:
-        """Where matplotlib's installation holds the file."""
+        """Where the file lies."""
+        if self.file:
+            return Path(self.file)
         import matplotlib as mpl  # noqa: PLC0415  its import costs a second
 
         return Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{self.name}.ttf"
@@ -35,7 +45,7 @@ class Face:
 
         Some of them are blank: see ``ink``.
         """
-        with TTFont(self.path, lazy=True) as font:
+        with TTFont(self.path, lazy=True, fontNumber=self.number) as font:
             return [chr(code) for code in sorted(font.getBestCmap())]
 
 
@@ -60,11 +70,14 @@ def ink(char: str, face: Face) -> Image.Image | None:
     mask = _font(face).getmask(char, mode="L")
     if not all(mask.size):
         return None
-    image = Image.frombytes("L", mask.size, bytes(mask))
+    image = Image.new("L", mask.size)
+    image.im.paste(mask, (0, 0, *mask.size))  # bytes(mask) would take as long as all the rest
     box = image.getbbox()
     return image.crop(box) if box else None
 
 
 @functools.cache
 def _font(face: Face) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(face.path, _EM_PIXELS, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(
+        face.path, EM_PIXELS, index=face.number, layout_engine=ImageFont.Layout.BASIC
+    )

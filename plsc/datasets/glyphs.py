@@ -12,7 +12,8 @@
 ======================  ===========================================================================
 
 The bytes depend on the recipe, the seed and the installed matplotlib and Pillow, not on the number
-of processes.
+of processes. With ``--fonts FOLDER`` the classes are what the fonts below a folder draw, up to
+some hundred thousand (``plsc.datasets.large``, ``docs/glyphs.md``).
 """
 
 import argparse
@@ -20,13 +21,10 @@ import base64
 import functools
 import json
 import logging
-import multiprocessing
-import os
-import unicodedata
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -34,19 +32,20 @@ from plsc import doorway, storage
 from plsc.datasets.alphabet import Alphabet, choose_alphabet
 from plsc.datasets.chance import rank
 from plsc.datasets.faces import Face
-from plsc.datasets.pairs import BENCHMARKS, Pair, choose_pairs, script_of
+from plsc.datasets.large import build_large, count_large
+from plsc.datasets.painting import paint_benchmark, painters, write_samples
+from plsc.datasets.pairs import BENCHMARKS
 from plsc.datasets.picture import paint
-from plsc.datasets.recipes import RECIPES, ROUGH, SMOOTH, Recipe
+from plsc.datasets.recipes import LARGE, RECIPES, ROUGH, ROUGH_EVERY, SMOOTH, Recipe
+from plsc.errors import ConfigError
 from plsc.progress import track
-from plsc.verification import Benchmark, write_benchmark
+from plsc.verification import write_benchmark
 
 __all__ = ["FILE_LIST", "build"]
 
 log = logging.getLogger("plsc.datasets.glyphs")  # not __name__: this module is also run as __main__
 
 FILE_LIST = "file_list.txt"
-_ROUGH_EVERY = 3
-_NUM_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,22 @@ def build(recipe: Recipe, out_uri: str, seed: int = 0, *, processes: int | None 
         StorageError: If the store refuses.
     """
     storage.delete(storage.join(out_uri, FILE_LIST))
-    with _painters(processes) as pool:
+    with painters(processes) as pool:
         plan = _make_plan(pool, recipe, seed)
         names = _write_parts(pool, plan, out_uri)
         for name in BENCHMARKS:
-            write_benchmark(out_uri, _paint_benchmark(pool, plan, name))
-    _write_samples(plan, out_uri)
+            benchmark = paint_benchmark(
+                pool, recipe, plan.alphabet, plan.held_out, name=name, seed=seed
+            )
+            write_benchmark(out_uri, benchmark)
+    write_samples(
+        plan.alphabet,
+        plan.held_out,
+        out_uri,
+        categories=("Lu", "Ll"),
+        image_size=recipe.image_size,
+        seed=seed,
+    )
     labels = json.dumps(dict(enumerate(plan.classes)), ensure_ascii=False, indent=0)
     storage.write_bytes(storage.join(out_uri, "classes.json"), labels.encode())
     file_list = "".join(f"{name}\n" for name in names)
@@ -87,18 +96,6 @@ def build(recipe: Recipe, out_uri: str, seed: int = 0, *, processes: int | None 
         "data set: %d classes and %d held-out characters in %s",
         len(plan.classes), len(plan.held_out), out_uri,
     )  # fmt: skip
-
-
-@contextmanager
-def _painters(processes: int | None) -> Iterator[Executor]:
-    """Give a pool that drops what is left to paint when the block ends early."""
-    # Spawned, not forked: the caller may have threads (torch, boto3) that a fork would break.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes or os.cpu_count(), context)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _make_plan(pool: Executor, recipe: Recipe, seed: int) -> _Plan:
@@ -139,79 +136,76 @@ def _paint_class(char: str, faces: tuple[Face, ...], *, recipe: Recipe, seed: in
             char,
             faces[number % len(faces)],
             image_size=recipe.image_size,
-            style=SMOOTH if (number + 1) % _ROUGH_EVERY else ROUGH,
+            style=SMOOTH if (number + 1) % ROUGH_EVERY else ROUGH,
             key=(seed, "train", number),
         )
         for number in range(recipe.images_per_class)
     ]
 
 
-def _paint_benchmark(pool: Executor, plan: _Plan, name: str) -> Benchmark:
-    recipe = plan.recipe
-    pairs = choose_pairs(
-        plan.alphabet,
-        plan.held_out,
-        name=name,
-        num_pairs=recipe.num_pairs,
-        folds=recipe.folds,
-        seed=plan.seed,
-    )
-    task = functools.partial(_paint_pair, name=name, image_size=recipe.image_size, seed=plan.seed)
-    painted = pool.map(task, pairs, range(len(pairs)), chunksize=64)
-    tracked = track(log, name, painted, total=len(pairs), unit="pairs")
-    images = [image for pair in tracked for image in pair]
-    return Benchmark(name, images, np.array([pair.is_same for pair in pairs]))
-
-
-def _paint_pair(
-    pair: Pair, number: int, *, name: str, image_size: int, seed: int
-) -> tuple[bytes, bytes]:
-    """Return the two pictures of the pair ``number`` (a pool's task)."""
-
-    def picture(side: int) -> bytes:
-        return paint(
-            pair.chars[side],
-            pair.faces[side],
-            image_size=image_size,
-            style=BENCHMARKS[name].style,
-            key=(seed, name, number, side),
-        )
-
-    return picture(0), picture(1)
-
-
-def _write_samples(plan: _Plan, out_uri: str) -> None:
-    """Write a few held-out letters, of as many scripts as there are, in two families each."""
-    shapes = plan.alphabet.shapes
-    letters: dict[str, str] = {}
-    for char in sorted(plan.held_out, key=lambda char: (-len(shapes[char]), ord(char))):
-        if unicodedata.category(char) in ("Lu", "Ll"):
-            letters.setdefault(script_of(char), char)
-    for char in list(letters.values())[:_NUM_SAMPLES]:
-        first, *others = shapes[char]
-        second = next(face for face in reversed(others) if face.family != first.family)
-        for letter, face in (("a", first), ("b", second)):
-            picture = paint(
-                char,
-                face,
-                image_size=plan.recipe.image_size,
-                style=SMOOTH,
-                key=(plan.seed, "sample", letter),
-            )
-            name = f"U+{ord(char):04X}-{letter}.jpg"
-            storage.write_bytes(storage.join(out_uri, "samples", name), picture)
-
-
 def _main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m plsc.datasets.glyphs", description="Make the glyph data set."
+        prog="python -m plsc.datasets.glyphs", description="Make a glyph data set."
     )
-    parser.add_argument("--recipe", choices=sorted(RECIPES), default="glyphs", help="what to make")
-    parser.add_argument("--out-uri", required=True, help="folder to write to (s3:// or a path)")
+    recipes = [*sorted(RECIPES), "large"]
+    parser.add_argument("--recipe", choices=recipes, help="what to make (default: glyphs)")
+    parser.add_argument("--out-uri", default="", help="folder to write to (s3:// or a path)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another data set")
+    parser.add_argument("--processes", type=int, help="processes that paint (default: all)")
+    large = parser.add_argument_group("recipe large, which is the default with --fonts")
+    large.add_argument("--fonts", type=Path, help="folder with font files, searched recursively")
+    large.add_argument("--count-only", action="store_true", help="say what would be made; stop")
+    for option, (name, what) in _OPTIONS.items():
+        default = getattr(LARGE, name)
+        large.add_argument(option, dest=name, type=int, help=f"{what} (default: {default})")
     arguments = parser.parse_args()
     with doorway.main("glyphs"):
-        build(RECIPES[arguments.recipe], arguments.out_uri, arguments.seed)
+        _run(arguments)
+
+
+_OPTIONS = {
+    "--min-faces": ("min_faces", "leave out characters that fewer faces draw"),
+    "--max-classes": ("max_classes", "characters to train on, if there are more"),
+    "--held-out": ("num_held_out", "characters that only the benchmarks show"),
+    "--images-per-face": ("images_per_face", "training pictures per character and face"),
+    "--images-per-class": ("images_per_class", "training pictures per character; 0: per face"),
+    "--image-size": ("image_size", "height and width in pixels"),
+    "--parts": ("num_parts", "part files; 0: as many as keep each below about 64 MiB"),
+    "--pairs": ("num_pairs", "pairs per benchmark"),
+}
+"""Option -> field of ``LargeRecipe``, and what it means."""
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    given = {name: getattr(arguments, name) for name, _ in _OPTIONS.values()}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not arguments.out_uri and not arguments.count_only:
+        raise ConfigError("expected --out-uri, the folder to write to, found none")
+    if arguments.fonts is None:
+        _run_built_in(arguments, given)
+        return
+    if arguments.recipe not in (None, "large"):
+        raise ConfigError(
+            f"--recipe {arguments.recipe} draws with matplotlib's fonts: leave out --fonts, or take"
+            " --recipe large"
+        )
+    recipe = replace(LARGE, **given)
+    seed, processes = arguments.seed, arguments.processes
+    if arguments.count_only:
+        count_large(arguments.fonts, recipe, seed, processes=processes)
+    else:
+        build_large(arguments.fonts, recipe, arguments.out_uri, seed, processes=processes)
+
+
+def _run_built_in(arguments: argparse.Namespace, given: dict[str, int]) -> None:
+    if arguments.recipe == "large":
+        raise ConfigError("--recipe large expects --fonts, a folder with font files: see docs")
+    if given or arguments.count_only:
+        options = [option for option, (name, _) in _OPTIONS.items() if name in given]
+        options += ["--count-only"] if arguments.count_only else []
+        raise ConfigError(f"{' '.join(options)}: only with --fonts; the built-in recipes are fixed")
+    recipe = RECIPES[arguments.recipe or "glyphs"]
+    build(recipe, arguments.out_uri, arguments.seed, processes=arguments.processes)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from plsc.datasets.alphabet import Alphabet
 from plsc.datasets.chance import generator
 from plsc.datasets.faces import Face
 from plsc.datasets.recipes import ROUGH, SMOOTH, Style
+from plsc.errors import ConfigError
 
 __all__ = ["BENCHMARKS", "Kind", "Pair", "choose_pairs", "script_of"]
 
@@ -54,18 +55,27 @@ def choose_pairs(
     Each different pair is the twin of a same pair: it has the same faces and first character, only
     the second character is another of that script, one that does not look alike. So no style and
     no script is more frequent among the same pairs than among the different ones.
+
+    Raises:
+        ConfigError: If no character has a twin of that kind.
     """
     random = generator(seed, name)
     neighbors = _by_script(chars)
     same: list[Pair] = []
     different: list[Pair] = []
     while len(same) < num_pairs // 2:
+        so_far = len(same)
         for char in random.permutation(chars).tolist():
             faces = _choose_faces(alphabet, char, BENCHMARKS[name], random)
             other = _choose_other(alphabet, char, faces, neighbors[char], random)
             if other is not None:
                 same.append(Pair((char, char), faces))
                 different.append(Pair((char, other), faces))
+        if len(same) == so_far:
+            raise ConfigError(
+                f"benchmark {name}: none of {len(chars)} characters held out has another of its"
+                " script in the same face that looks different: hold out more, or none (0)"
+            )
     block = num_pairs // 2 // folds
     blocks = [slice(fold * block, (fold + 1) * block) for fold in range(folds)]
     return [pair for block in blocks for pair in (*same[block], *different[block])]

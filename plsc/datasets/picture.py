@@ -11,10 +11,12 @@ from plsc.datasets.chance import generator
 from plsc.datasets.faces import Face, ink
 from plsc.datasets.recipes import Style
 
-__all__ = ["paint"]
+__all__ = ["paint", "paint_quickly"]
 
 _FILL = 0.74
 """Longest side of the plain drawing, as a fraction of the image."""
+_DICE_SIGMA = math.sqrt((256**2 - 1) / 6)
+"""Standard deviation of the sum of two bytes."""
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -37,9 +39,52 @@ def paint(
         ink_rgb - paper_rgb
     )  # float: uint8 would wrap around
     pixels += random.normal(0, random.uniform(0, style.noise), pixels.shape)
-    image = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    return _jpeg(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), random)
+
+
+def paint_quickly(
+    drawing: Image.Image, *, image_size: int, style: Style, key: tuple[object, ...]
+) -> bytes:
+    """Return one picture as ``paint`` does, in half the time and in other bytes.
+
+    It works at the resolution of the image in single precision, and its noise is triangular.
+
+    Args:
+        drawing: What ``ink`` returned, so that several pictures share it.
+        image_size: Height and width, in pixels.
+        style: How far it may stray from the plain drawing.
+        key: Names the picture: it decides all that is random, so it must tell the character and
+            the face too.
+    """
+    random = generator(*key)
+    fitted = _fitted(drawing, image_size)
+    bent = fitted.transform(
+        (image_size, image_size),
+        Image.Transform.AFFINE,
+        _affine(fitted.size, image_size, style, random),
+        Image.Resampling.BILINEAR,
+    )
+    blur = ImageFilter.GaussianBlur(random.uniform(0, style.blur) * image_size)
+    coverage = np.asarray(bent.filter(blur), np.float32)[:, :, None] / np.float32(255)
+    ink_rgb, paper_rgb = (color.astype(np.float32) for color in _colors(style, random))
+    dice = np.frombuffer(random.bytes(2 * 3 * image_size**2), np.uint8)
+    dice = dice.reshape(2, image_size, image_size, 3)
+    sigma = np.float32(random.uniform(0, style.noise) / _DICE_SIGMA)
+    pixels = coverage * (ink_rgb - paper_rgb) + (paper_rgb - 255 * sigma + np.float32(0.5))
+    pixels += (dice[0].astype(np.int16) + dice[1]) * sigma
+    return _jpeg(np.clip(pixels, 0, 255, out=pixels).astype(np.uint8), random)
+
+
+def _fitted(drawing: Image.Image, canvas: int) -> Image.Image:
+    """Return a drawing at the size at which it stands on a canvas of that many pixels."""
+    scale = _FILL * canvas / max(drawing.size)
+    size = (max(1, round(drawing.width * scale)), max(1, round(drawing.height * scale)))
+    return drawing.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
+
+
+def _jpeg(pixels: npt.NDArray[np.uint8], random: np.random.Generator) -> bytes:
     content = io.BytesIO()
-    image.save(content, "JPEG", quality=int(random.integers(80, 96)))
+    Image.fromarray(pixels).save(content, "JPEG", quality=int(random.integers(80, 96)))
     return content.getvalue()
 
 
@@ -53,13 +98,11 @@ def _bent(
     drawing = ink(char, face)
     assert drawing is not None, f"{face.name} draws nothing for U+{ord(char):04X}"
     canvas = 2 * image_size
-    scale = _FILL * canvas / max(drawing.size)
-    size = (max(1, round(drawing.width * scale)), max(1, round(drawing.height * scale)))
-    fitted = drawing.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
+    fitted = _fitted(drawing, canvas)
     bent = fitted.transform(
         (canvas, canvas),
         Image.Transform.AFFINE,
-        _affine(size, canvas, style, random),
+        _affine(fitted.size, canvas, style, random),
         Image.Resampling.BILINEAR,
     )
     blurred = bent.filter(ImageFilter.GaussianBlur(random.uniform(0, style.blur) * canvas))

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-__all__ = ["RECIPES", "ROUGH", "SMOOTH", "Recipe", "Style"]
+from plsc.errors import ConfigError
+
+__all__ = ["LARGE", "RECIPES", "ROUGH", "ROUGH_EVERY", "SMOOTH", "LargeRecipe", "Recipe", "Style"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,13 @@ ROUGH = Style(
 """The other training pictures, and those of the third benchmark: hard, still legible."""
 
 
+ROUGH_EVERY = 3
+"""Of so many training pictures the last is rough."""
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """One data set."""
+    """One data set of matplotlib's faces."""
 
     image_size: int
     """Height and width of every image, in pixels."""
@@ -97,3 +103,43 @@ RECIPES = {
     ),
 }
 """Experiment -> its data set."""
+
+
+@dataclass(frozen=True)
+class LargeRecipe:
+    """A data set of a folder of fonts; each field but the last two is an option of the command."""
+
+    min_faces: int = 2
+    """Characters drawn by fewer faces are left out."""
+    max_classes: int = 10_000_000
+    """Characters to train on, chosen by the seed where there are more."""
+    num_held_out: int = 2000
+    """Characters that only the benchmarks show; two families must draw each. 0: no benchmarks."""
+    images_per_face: int = 5
+    """Training pictures of a character per face that draws it; every third one is rough."""
+    images_per_class: int = 0
+    """Training pictures per character, dealt over its faces; 0: so many per face instead."""
+    image_size: int = 112
+    """Height and width of every image, in pixels."""
+    num_parts: int = 0
+    """Part files; 0: as many as keep each at about 64 MiB or less."""
+    num_pairs: int = 6000
+    """Pairs per benchmark, half of them of one character."""
+    folds: int = 10
+    """Blocks of pairs, in each the same pairs before the different ones."""
+
+    def __post_init__(self) -> None:
+        smallest = {
+            "min_faces": 1, "max_classes": 2, "num_held_out": 0, "images_per_face": 1,
+            "images_per_class": 0, "image_size": 16, "num_parts": 0, "num_pairs": 2 * self.folds,
+        }  # fmt: skip
+        for name, least in smallest.items():
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, expected {least} or more: correct --"
+                    f"{name.removeprefix('num_').replace('_', '-')}"
+                )
+
+
+LARGE = LargeRecipe()
+"""The recipe ``large``."""

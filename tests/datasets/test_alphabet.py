@@ -34,7 +34,7 @@ def test_no_two_classes_look_alike_in_two_faces(choose):
     ids=lambda char: f"U+{ord(char):04X}",
 )
 def test_blanks_marks_variants_boxes_and_bars_are_no_classes(choose, char):
-    assert not (alphabet._has_its_own_shape(char) and choose([char]).shapes)
+    assert not (alphabet.has_its_own_shape(char) and choose([char]).shapes)
 
 
 def test_a_drawing_unlike_the_others_of_its_character_is_left_out(choose):

@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from plsc.datasets.faces import FACES
-from plsc.datasets.picture import paint
+from plsc.datasets.faces import FACES, ink
+from plsc.datasets.picture import paint, paint_quickly
 from plsc.datasets.recipes import ROUGH, SMOOTH
 from plsc.transforms import decode
 
@@ -74,3 +74,47 @@ def test_the_character_stays_inside_the_picture(style):
         picture = pixels(quiet, "M", key=(number,)).astype(int)
         border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
         assert np.abs(border - np.median(border, axis=0)).mean() < 10, number
+
+
+@pytest.mark.parametrize("style", [SMOOTH, ROUGH], ids=["smooth", "rough"])
+def test_quick_pictures_look_like_the_others_in_color_noise_and_size(style):
+    drawing = ink("R", FACES[0])
+    quick = [
+        decode(paint_quickly(drawing, image_size=64, style=style, key=(number,)))
+        for number in range(60)
+    ]
+    usual = [pixels(style, key=(number,)) for number in range(60)]
+    assert {picture.shape for picture in quick} == {(64, 64, 3)}
+    for measure, tolerance in ((np.mean, 12), (np.std, 8), (noise_of, 2)):
+        first, second = (np.mean([measure(each) for each in many]) for many in (quick, usual))
+        assert abs(first - second) < tolerance, measure.__name__
+
+
+def noise_of(picture):
+    """Return how much neighbors on the paper, in the corners, differ."""
+    return np.abs(np.diff(picture[:5].astype(int), axis=1)).mean()
+
+
+def test_a_quick_picture_never_wraps_around():
+    loud = dataclasses.replace(ROUGH, noise=60)
+    drawing = ink("&", FACES[0])
+    for number in range(20):
+        plain = paint_quickly(
+            drawing,
+            image_size=64,
+            style=dataclasses.replace(loud, noise=0, rotation_deg=0, shift=0),
+            key=(number,),
+        )
+        assert decode(plain).std(axis=(0, 1)).max() > 20
+        noisy = decode(paint_quickly(drawing, image_size=64, style=loud, key=(number,))).astype(int)
+        jumps = np.abs(np.diff(noisy[:4], axis=1))
+        assert np.mean(jumps > 230) < 0.01, number
+
+
+def test_a_quick_picture_depends_on_its_key_alone():
+    drawing = ink("R", FACES[0])
+    first, again, other = (
+        paint_quickly(drawing, image_size=64, style=SMOOTH, key=key)
+        for key in (("a",), ("a",), "b")
+    )
+    assert first == again != other
