@@ -1,13 +1,17 @@
 """Image bytes to pixels to what a backbone reads: one transform for training and clients.
 
-Only NumPy and Pillow are needed; ``simplejpeg`` decodes JPEG faster, where it is installed.
+Only NumPy and Pillow are needed; ``simplejpeg`` decodes JPEG faster, where it is installed. (Pillow
+is loaded when it is needed: worker processes start often and see few images that are no JPEG.)
 """
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 try:
     import simplejpeg
@@ -86,6 +90,8 @@ def decode_resized(content: bytes, image_size: int) -> npt.NDArray[np.uint8]:
 
 def resize(pixels: npt.NDArray[np.uint8], image_size: int) -> npt.NDArray[np.uint8]:
     """Return uint8 [height, width, 3] as uint8 [image_size, image_size, 3] (bicubic)."""
+    from PIL import Image  # noqa: PLC0415
+
     if pixels.shape[:2] == (image_size, image_size):
         return pixels
     return np.asarray(
@@ -106,7 +112,9 @@ def to_model_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
-def _opened(content: bytes) -> Image.Image:
+def _opened(content: bytes) -> "Image.Image":
+    from PIL import Image  # noqa: PLC0415
+
     try:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
         if image.size[0] * image.size[1] <= MAX_PIXELS:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pybase64
 
-from plsc.conf.schema import ColumnOrder
+from plsc.conf.choices import ColumnOrder
 
 __all__ = [
     "LABEL_LIMIT_BYTES",

@@ -5,12 +5,13 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from plsc.conf import from_hydra
+
 
 @hydra.main(version_base="1.3", config_path="pkg://plsc.conf", config_name="config")
 def main(tree: DictConfig) -> None:
     """Compose the configuration and run the stage."""
     from plsc import doorway  # noqa: PLC0415  inspect needs none of these
-    from plsc.conf import from_hydra  # noqa: PLC0415
     from plsc.preprocess.stage import run  # noqa: PLC0415
 
     with doorway.main("preprocess"):
