@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import pydantic
 
-from plsc.artifacts.index import Artifact, Payload
+from plsc.artifacts.index import Artifact, Count, Payload, Positive, Uri
 from plsc.errors import CheckpointError
 
 __all__ = ["Checkpoint", "HeadBlock"]
@@ -22,8 +22,8 @@ __all__ = ["Checkpoint", "HeadBlock"]
 class HeadBlock(Payload):
     """Rows ``first_class .. first_class + num_classes - 1`` of the head."""
 
-    first_class: int
-    num_classes: int
+    first_class: Count
+    num_classes: Positive
 
     @property
     def classes(self) -> range:
@@ -36,16 +36,16 @@ class Checkpoint(Artifact):
 
     ERROR: ClassVar[type[CheckpointError]] = CheckpointError
 
-    step: int
+    step: Count
     """Steps done."""
-    epoch: int
+    epoch: Count
     """Epochs done."""
-    samples_seen: int
-    num_classes: int
-    embedding_size: int
-    ranks: int
+    samples_seen: Count
+    num_classes: Positive
+    embedding_size: Positive
+    ranks: Positive
     """Ranks that wrote it (for information; any number can read it)."""
-    dataset_uri: str
+    dataset_uri: Uri
     """Index of the data set it was trained on."""
     backbone: Payload
     head: list[HeadBlock]

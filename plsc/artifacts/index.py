@@ -11,16 +11,50 @@ not know.
 """
 
 import datetime as dt
-from typing import Any, ClassVar, Self
+import re
+from typing import Annotated, Any, ClassVar, Self
+from urllib.parse import urlsplit
 
 import pydantic
 
 from plsc import storage
 from plsc.errors import ArtifactError
 
-__all__ = ["Artifact", "Payload", "Provenance", "Value", "now"]
+__all__ = [
+    "Artifact",
+    "Count",
+    "Digest",
+    "Payload",
+    "Positive",
+    "Provenance",
+    "Seconds",
+    "Uri",
+    "Value",
+    "now",
+]
 
 _LIMIT_BYTES = 64 * 1024 * 1024
+_LARGEST_COUNT = 2**63
+"""One more than the largest label: so many classes there can be."""
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+
+
+def _usable(uri: str) -> str:
+    if found := _CONTROL.search(uri):
+        raise ValueError(f"a uri cannot hold the control character {found.group()!r}")
+    urlsplit(uri)  # raises ValueError, which would else come out of whatever store it names
+    return uri
+
+
+Count = Annotated[int, pydantic.Field(ge=0, le=_LARGEST_COUNT)]
+"""How many there are."""
+Positive = Annotated[int, pydantic.Field(ge=1, le=_LARGEST_COUNT)]
+"""How many there are, where there is at least one."""
+Seconds = Annotated[float, pydantic.Field(ge=0)]
+Digest = Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")]
+"""SHA-256, 64 hexadecimal digits. Local copies are named after it: it must not be a path."""
+Uri = Annotated[str, pydantic.AfterValidator(_usable)]
+"""Where something lies; empty if it lies nowhere."""
 
 
 def now() -> str:
@@ -37,11 +71,10 @@ class Value(pydantic.BaseModel):
 class Payload(Value):
     """One file that belongs to an artifact."""
 
-    uri: str
+    uri: Uri
     """Where it lies."""
-    size_bytes: int
-    sha256: str
-    """64 hexadecimal digits."""
+    size_bytes: Count
+    sha256: Digest
 
 
 class Provenance(Value):
@@ -51,7 +84,7 @@ class Provenance(Value):
     experiment: str
     created_at: str
     """ISO 8601, UTC."""
-    seconds: float
+    seconds: Seconds
     """What the stage took, in seconds."""
     config: dict[str, Any]
     """The resolved configuration of the run."""

@@ -7,7 +7,7 @@ happens inside, so no client can do it differently. Its ``metadata_props`` hold 
 ``embedding_size``, and as JSON ``thresholds`` (the gate's) and ``figures`` (the checkpoint's).
 """
 
-from plsc.artifacts.index import Artifact, Payload
+from plsc.artifacts.index import Artifact, Payload, Positive
 
 __all__ = ["INPUT_NAME", "OUTPUT_NAME", "OnnxModel"]
 
@@ -20,8 +20,8 @@ class OnnxModel(Artifact):
 
     graph: Payload
     """The ``.onnx`` file."""
-    opset: int
-    image_size: int
-    embedding_size: int
+    opset: Positive
+    image_size: Positive
+    embedding_size: Positive
     parity_max_abs: float
     """Largest absolute difference to the torch model on the parity images."""

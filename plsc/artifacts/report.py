@@ -4,7 +4,7 @@ The report's page (``verification_report.html``, for people) lies beside its ind
 it; what a machine reads on is in the index itself, a thinned ROC curve of each benchmark included.
 """
 
-from plsc.artifacts.index import Artifact, Payload, Value
+from plsc.artifacts.index import Artifact, Count, Payload, Value
 
 __all__ = ["BenchmarkResult", "GateReport", "Report", "RocPoint", "TarAtFar", "Verdict"]
 
@@ -33,7 +33,7 @@ class BenchmarkResult(Value):
     """One benchmark, measured by the 10-fold protocol."""
 
     name: str
-    num_pairs: int
+    num_pairs: Count
     accuracy: float
     """Mean over the folds, 0..1."""
     accuracy_std: float
@@ -50,7 +50,7 @@ class BenchmarkResult(Value):
 class Report(Artifact):
     """Index of a verification."""
 
-    step: int
+    step: Count
     """Steps after which the verified checkpoint was written."""
     images_per_s: float
     """Images decoded and embedded per second."""

@@ -13,14 +13,15 @@ sample. The index lists them with rows, bytes and SHA-256 digest.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pydantic
 
 from plsc import storage
-from plsc.artifacts.index import Artifact, Payload, Value
+from plsc.artifacts.index import Artifact, Count, Payload, Positive, Uri, Value
 from plsc.errors import ShardError
 
 __all__ = [
@@ -46,35 +47,35 @@ _SCHEMA = pa.schema(
 class Shard(Payload):
     """One Arrow IPC file."""
 
-    num_samples: int
+    num_samples: Positive
 
 
 class Quarantine(Value):
     """The bad rows of the input, as JSON lines of ``uri, line, reason, detail, row``."""
 
-    uri: str
+    uri: Uri
     """Where they lie; empty when there are none."""
-    num_rows: int
-    reasons: dict[str, int]
+    num_rows: Count
+    reasons: dict[str, Count]
     """Number of rows per kind of reason."""
 
 
 class Duplicates(Value):
     """Images that occur more than once in the input, byte for byte."""
 
-    num_repeated: int
+    num_repeated: Count
     """Rows whose image and label an earlier row has."""
-    num_removed: int
+    num_removed: Count
     """How many of these were left out: all with ``preprocess.deduplicate``, else none."""
-    num_conflicting: int
+    num_conflicting: Count
     """Different images that occur under more than one label (all of them are kept)."""
 
 
 class LeftOut(Value):
     """Classes with fewer images than ``preprocess.min_images_per_class``."""
 
-    num_classes: int
-    num_rows: int
+    num_classes: Count
+    num_rows: Count
 
 
 class ShardSet(Artifact):
@@ -91,7 +92,7 @@ class ShardSet(Artifact):
     VERSION: ClassVar[int] = 2
     ERROR: ClassVar[type[ShardError]] = ShardError
 
-    uri: str
+    uri: Uri
     """Where the data set's index lies; the shards lie beside it."""
     layout: str
     """What the input was: records, image_files, class_folders, record_io, table or tar."""
@@ -99,19 +100,19 @@ class ShardSet(Artifact):
     """The columns of base64 records: image_label, label_image or mixed; else empty."""
     seed: int
     """The seed in the samples' keys: the same seed puts the same samples in the same order."""
-    num_samples: int
-    num_blank_rows: int
+    num_samples: Positive
+    num_blank_rows: Count
     """Rows of the input that held nothing."""
-    num_classes: int
-    num_empty_classes: int
+    num_classes: Positive
+    num_empty_classes: Count
     """Classes without a sample."""
-    images_per_class: dict[int, int]
+    images_per_class: dict[Count, Positive]
     """Histogram: number of images -> number of classes that have so many (0 included)."""
     classes: Payload
     """Arrow IPC file of the classes that have samples: label int64 (ascending), name large_string
     (the input's label), num_images int64."""
-    image_size: int
-    shards: list[Shard]
+    image_size: Positive
+    shards: Annotated[list[Shard], pydantic.Field(min_length=1)]
     quarantine: Quarantine
     duplicates: Duplicates
     left_out: LeftOut
@@ -121,31 +122,41 @@ def shard_content(
     images: Sequence[bytes | memoryview],
     labels: npt.NDArray[np.int64],
     keys: npt.NDArray[np.uint64],
-) -> pa.Buffer:
+    *,
+    memory: memoryview | None = None,
+) -> memoryview:
     """Return the bytes of a shard; the same samples give the same bytes.
 
     Args:
         images: Encoded images, n of them.
         labels: int64 [n].
         keys: uint64 [n, 2], the more significant half first.
+        memory: Where to make them: twice as much as the images have, and 64 bytes a sample and a
+            few KiB more. None takes fresh memory.
     """
     ends = np.cumsum([0, *map(len, images)], dtype=np.int64)
+    num_bytes = int(ends[-1])
+    if memory is None:
+        memory = memoryview(bytearray(2 * num_bytes + 64 * len(images) + 8192))
+    for image, start, end in zip(images, ends.tolist(), ends[1:].tolist(), strict=False):
+        memory[start:end] = image
     packed = np.ascontiguousarray(keys, dtype=">u8").tobytes()
     columns = [
-        _array(pa.large_binary(), len(images), [ends, b"".join(images)]),
+        _array(pa.large_binary(), len(images), ends, memory[:num_bytes]),
         pa.array(labels, pa.int64()),
-        _array(pa.binary(16), len(images), [packed]),
+        _array(pa.binary(16), len(images), packed),
     ]
     batch = pa.record_batch(columns, schema=_SCHEMA)
     counter = pa.MockOutputStream()
     _write(counter, batch)
-    content = pa.allocate_buffer(counter.size())
-    _write(pa.FixedSizeBufferWriter(content), batch)
+    aligned = -(-num_bytes // 64) * 64
+    content = memory[aligned : aligned + counter.size()]
+    _write(pa.FixedSizeBufferWriter(pa.py_buffer(content)), batch)
     return content
 
 
 def _array(
-    kind: pa.DataType, length: int, buffers: list[bytes | npt.NDArray[np.int64]]
+    kind: pa.DataType, length: int, *buffers: bytes | memoryview | npt.NDArray[np.int64]
 ) -> pa.Array:
     """Return an array without nulls over buffers that are not copied."""
     return pa.Array.from_buffers(kind, length, [None, *(pa.py_buffer(one) for one in buffers)])

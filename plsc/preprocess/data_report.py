@@ -16,7 +16,7 @@ from plsc import storage
 from plsc.artifacts.shards import ShardReader, ShardSet, fetch_shard
 from plsc.conf.schema import PipelineConfig
 from plsc.preprocess.quarantine import Entry
-from plsc.transforms import decode_resized
+from plsc.transforms import NotAnImageError, decode_resized
 
 __all__ = ["NAME", "render", "uri_of"]
 
@@ -25,6 +25,7 @@ NAME = "data_report.html"
 
 _NUM_SAMPLES = 64
 _THUMBNAIL_PIXELS = 96
+_DAMAGED = (253, 240, 231)
 
 _PAGE = Template("""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -210,7 +211,11 @@ def _figures(samples: Iterable[tuple[bytes, int]], config: PipelineConfig) -> It
     size = min(config.image_size, _THUMBNAIL_PIXELS)
     for image, label in samples:
         content = io.BytesIO()
-        Image.fromarray(decode_resized(image, size)).save(content, "JPEG", quality=90)
+        try:
+            pixels = decode_resized(image, size)
+        except NotAnImageError:  # damage that its header does not show
+            pixels = np.full((size, size, 3), _DAMAGED, np.uint8)
+        Image.fromarray(pixels).save(content, "JPEG", quality=90)
         source = _data_uri(content.getvalue(), "image/jpeg")
         yield f'<figure><img alt="" src="{source}"><figcaption>{label}</figcaption></figure>'
 

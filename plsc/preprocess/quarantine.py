@@ -40,7 +40,7 @@ class QuarantineWriter:
 
     def __init__(self, path: Path) -> None:
         """Begin the file ``path``."""
-        self._file = path.open("w", encoding="utf-8")
+        self._file = path.open("w", encoding="utf-8", errors="backslashreplace")
         self._reasons: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
@@ -60,13 +60,14 @@ class QuarantineWriter:
         return dict(sorted(self._reasons.items()))
 
     def add(self, uri: str, row: Row) -> None:
-        """Add a bad row of the part at ``uri``."""
+        """Add a bad row of the part at ``uri``, or of the file that it is itself."""
         assert row.bad is not None
         beginning = row.beginning.rstrip(b"\r\n")[:_BEGINNING_BYTES].decode(
             "utf-8", "backslashreplace"
         )
         reason, detail = row.bad.reason.value, str(row.bad)
-        entry = Entry(uri, row.number, row.offset, reason, detail, beginning)
+        line = 1 if row.uri else row.number
+        entry = Entry(row.uri or uri, line, row.offset, reason, detail, beginning)
         self._file.write(json.dumps(entry._asdict(), ensure_ascii=False) + "\n")
         self._reasons[reason] += 1
 
@@ -114,7 +115,7 @@ def collect(tasks: Iterable[Collected], uri: str, scratch: Path) -> Found:
                     entry = Entry(**json.loads(content))
                     entry = entry._replace(line=entry.line + task.first_line - 1)
                     text = json.dumps(entry._asdict(), ensure_ascii=False)
-                    together.write(text.encode() + b"\n")
+                    together.write(text.encode(errors="backslashreplace") + b"\n")
                     if len(examples) < _NUM_EXAMPLES:
                         examples.append(entry)
     if reasons:

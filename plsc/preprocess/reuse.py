@@ -64,13 +64,20 @@ def find_complete(folder_uri: str, *, also: list[str]) -> ShardSet | None:
     except ShardError as error:
         log.warning("the data set is made again: %s", error)
         return None
+    if dataset.uri != index_uri or any(
+        shard.uri.rpartition("/")[0] != folder_uri for shard in dataset.shards
+    ):
+        log.warning("the data set is made again: %s was copied from elsewhere", index_uri)
+        return None
     found = {
         info.uri.rpartition("/")[2]: info.size_bytes
         for info in storage.list_objects(folder_uri + "/")
     }
     expected = {shard.uri.rpartition("/")[2]: shard.size_bytes for shard in dataset.shards}
+    expected[dataset.classes.uri.rpartition("/")[2]] = dataset.classes.size_bytes
     missing = [name for name, size in expected.items() if found.get(name) != size]
-    missing += [name for name in also if name not in found]
+    needed = [*also, *([dataset.quarantine.uri] if dataset.quarantine.uri else [])]
+    missing += [uri for uri in needed if uri.rpartition("/")[2] not in found]
     if missing:
         log.warning("the data set is made again: %s lacks %s", folder_uri, ", ".join(missing[:5]))
         return None

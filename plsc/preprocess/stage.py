@@ -6,7 +6,10 @@ written last. No step holds more than a worker's memory, and each can be done ag
 """
 
 import logging
+import signal
+import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +31,7 @@ from plsc.preprocess.shuffle.mapping import Summary
 from plsc.preprocess.shuffle.ordering import Order, find_order
 from plsc.preprocess.shuffle.reducing import Reduced
 from plsc.preprocess.shuffle.seal import CLASSES, seal
-from plsc.preprocess.shuffle.worker import is_done
+from plsc.preprocess.shuffle.worker import FULL, is_done
 from plsc.preprocess.shuffle.workforce import Workforce
 from plsc.progress import ByteProgress
 
@@ -84,23 +87,23 @@ def _find(folder_uri: str) -> ShardSet | None:
 
 
 def _make(config: PipelineConfig, source: Input, folder_uri: str, watch: Stopwatch) -> ShardSet:
-    job, items = planning.begin(config, source, folder_uri)
-    with _cleared_away(job), _scratch() as scratch, Workforce(job).hired() as workforce:
-        summaries = _map(job, items, workforce)
-        found = quarantine.collect(
-            _collected(job, items, summaries),
-            storage.join(folder_uri, "quarantine.jsonl"),
-            scratch,
-        )
-        num_samples = sum(summary.num_samples for summary in summaries)
-        quarantine.check(
-            found.quarantine,
-            num_samples=num_samples,
-            max_bad_fraction=config.preprocess.max_bad_fraction,
-        )
-        order = find_order(job, summaries, scratch)
-        _say_order(order)
-        reduced = _reduce(job, order, workforce)
+    with _ended_by_sigterm(), _cleared_away(folder_uri, config.run_id), _scratch() as scratch:
+        job, items = planning.begin(config, source, folder_uri)
+        with Workforce(job, scratch).hired() as workforce:
+            summaries = _map(job, items, workforce)
+            found = quarantine.collect(
+                _collected(job, items, summaries),
+                storage.join(folder_uri, "quarantine.jsonl"),
+                scratch,
+            )
+            quarantine.check(
+                found.quarantine,
+                num_samples=sum(summary.num_samples for summary in summaries),
+                max_bad_fraction=config.preprocess.max_bad_fraction,
+            )
+            order = find_order(job, summaries, scratch)
+            _say_order(order)
+            reduced = _reduce(job, order, workforce)
         dataset = seal(
             config,
             job,
@@ -197,15 +200,16 @@ def _check_unchanged(config: PipelineConfig, folder_uri: str) -> None:
 
 
 @contextmanager
-def _cleared_away(job: Job) -> Iterator[None]:
-    """Remove the job's temporary objects at the end, and at success those of killed runs too."""
+def _cleared_away(folder_uri: str, run_id: str) -> Iterator[None]:
+    """Remove the run's temporary objects at the end, and at success those of killed runs too."""
+    work_uri = storage.join(folder_uri, "work")
     try:
         yield
     except BaseException:
         with suppress(StorageError):
-            storage.delete_prefix(job.work_uri)
+            storage.delete_prefix(storage.join(work_uri, run_id))
         raise
-    storage.delete_prefix(storage.join(job.folder_uri, "work"))
+    storage.delete_prefix(work_uri)
 
 
 @contextmanager
@@ -215,7 +219,23 @@ def _scratch() -> Iterator[Path]:
         try:
             yield Path(folder)
         except OSError as error:
-            raise StorageError(
-                f"{folder}: {error.strerror or error}: preprocess needs room there for 32 bytes a"
-                " sample and the bad rows: free some, or set TMPDIR to another disk"
-            ) from error
+            advice = "is the disk sound?"
+            if error.errno in FULL:
+                advice = (
+                    "preprocess needs room there for 32 bytes a sample and the bad rows: free some,"
+                    " or set TMPDIR to another disk"
+                )
+            raise StorageError(f"{folder}: {error.strerror or error}: {advice}") from error
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM (a pod that is moved, a service that stops) end the run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -48,6 +48,8 @@ def _explain(error: Exception) -> str | None:
     of_s3 = _explain_s3(error) if "botocore" in sys.modules else None  # some are OSErrors as well
     if of_s3 is None and isinstance(error, FileNotFoundError):
         return "there is no such file: check the path, or run the stage that writes it"
+    if of_s3 is None and isinstance(error, PermissionError):
+        return f"{error.strerror or error} ({error.filename}): check this user's rights there"
     if of_s3 is None and isinstance(error, OSError):
         return f"{error.strerror or error}: check that the disk has room and may be written"
     return of_s3
@@ -58,9 +60,10 @@ def _explain_s3(error: Exception) -> str | None:
     from botocore.exceptions import (  # noqa: PLC0415
         BotoCoreError,
         ClientError,
+        ConnectTimeoutError,
         EndpointConnectionError,
-        HTTPClientError,
         NoCredentialsError,
+        SSLError,
     )
 
     if isinstance(error, Boto3Error) and isinstance(error.__context__, ClientError):
@@ -70,12 +73,14 @@ def _explain_s3(error: Exception) -> str | None:
     if isinstance(error, NoCredentialsError):
         return "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and S3_ENDPOINT)"
     endpoint = os.environ.get("S3_ENDPOINT", "AWS")
-    if isinstance(error, EndpointConnectionError):
+    if isinstance(error, SSLError):
+        return f"{error}: check the certificate of {endpoint}, and AWS_CA_BUNDLE"
+    if isinstance(error, EndpointConnectionError | ConnectTimeoutError):
         return (
             f"no object store answers at {endpoint} (asked {patience.TRIES} times): start it"
             " (make services-up), or correct S3_ENDPOINT"
         )
-    if isinstance(error, HTTPClientError):
+    if isinstance(error, patience.broken_connections()):
         return (
             f"{error} ({patience.TRIES} times): check the network and the store at {endpoint},"
             f" or give it more than the {patience.timeout_s():g} s of S3_TIMEOUT_S"

@@ -4,20 +4,22 @@ import errno
 import io
 import os
 import shutil
+import stat as modes
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
-from urllib.parse import urlsplit
 
 from plsc.errors import StorageError
 from plsc.storage.info import ObjectInfo
+from plsc.storage.names import path_on_disk
 
 __all__ = ["atomic_file", "delete", "delete_all", "ensure", "exists", "list_infos"]
 __all__ += ["open_seekable", "open_stream", "read_into", "remove_folder", "stat", "upload", "write"]
 
 _BUFFER_BYTES = 1 << 18
+_UNFINISHED = ".part"
 
 
 def open_stream(uri: str, start: int = 0, stop: int | None = None) -> BinaryIO:
@@ -31,15 +33,13 @@ def open_stream(uri: str, start: int = 0, stop: int | None = None) -> BinaryIO:
 
 def open_seekable(uri: str) -> BinaryIO:
     """Open a file for reading here and there."""
-    return _path(uri).open("rb")
+    return _regular(_path(uri)).open("rb")
 
 
 def stat(uri: str) -> ObjectInfo:
     """Return the size and the tag of a file."""
-    path = _path(uri)
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    return _info(path)
+    path = _regular(_path(uri))
+    return _info(str(path), path.stat())
 
 
 def write(uri: str, content: bytes | bytearray | memoryview, *, durable: bool) -> None:
@@ -56,7 +56,7 @@ def upload(path: Path, uri: str) -> None:
 
 def read_into(uri: str, path: Path) -> None:
     """Copy a file into the file ``path``."""
-    shutil.copyfile(_path(uri), path)
+    shutil.copyfile(_regular(_path(uri)), path)
 
 
 def exists(uri: str) -> bool:
@@ -65,11 +65,8 @@ def exists(uri: str) -> bool:
 
 
 def list_infos(prefix: str) -> Iterator[ObjectInfo]:
-    """Yield the file, or every file below the folder, ``prefix``."""
-    path = _path(prefix)
-    files = [path] if path.is_file() else (p for p in path.rglob("*") if _is_content(p))
-    for file in files:
-        yield _info(file)
+    """Yield the file, or every file below the folder, ``prefix``, behind links as well."""
+    return (_info(path, status) for path, status in _files(_path(prefix), follows=True))
 
 
 def delete(uri: str) -> None:
@@ -83,9 +80,15 @@ def delete_all(uris: list[str]) -> None:
         delete(uri)
 
 
-def remove_folder(uri: str) -> None:
-    """Remove a folder that has lost its files, if it is there."""
+def remove_folder(uri: str) -> int:
+    """Remove a folder (or file), if it is there, and return how many files there were.
+
+    Of a folder in it that is a link the link alone goes: what it leads to may be another's.
+    """
+    found = [path for path, _ in _files(_path(uri), follows=False)]
+    delete_all(found)
     shutil.rmtree(_path(uri), ignore_errors=True)
+    return len(found)
 
 
 def ensure(uri: str) -> None:
@@ -100,7 +103,8 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Durable content is on the disk, not in the machine's memory alone, before it has the name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    # Nothing of the name is in it: names may be as long as the file system allows.
+    handle, name = tempfile.mkstemp(prefix=".", suffix=_UNFINISHED, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -118,7 +122,7 @@ class _Span(io.RawIOBase):
     """Bytes ``start`` to ``stop`` of a file, or to its end when that is before."""
 
     def __init__(self, path: Path, start: int, stop: int) -> None:
-        self._file = path.open("rb", buffering=0)
+        self._file = _regular(path).open("rb", buffering=0)
         self._file.seek(start)
         self._left = stop - start
 
@@ -135,23 +139,67 @@ class _Span(io.RawIOBase):
         super().close()
 
 
-def _info(path: Path) -> ObjectInfo:
-    status = path.stat()
-    return ObjectInfo(str(path), status.st_size, f"{status.st_size:x}-{status.st_mtime_ns:x}")
+def _info(path: str, status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(path, status.st_size, f"{status.st_size:x}-{status.st_mtime_ns:x}")
 
 
 def _path(uri: str) -> Path:
-    parts = urlsplit(uri, allow_fragments=False)
-    if parts.scheme == "file":
-        return Path(parts.path)
-    if "://" in uri:
-        raise StorageError(
-            f"{uri!r} has the unknown scheme {parts.scheme!r}:"
-            " expected s3://, minio://, file:// or a path, or for inputs hdfs:// or webhdfs://"
-        )
-    return Path(uri)
+    return Path(path_on_disk(uri))
 
 
-def _is_content(path: Path) -> bool:
-    """Return whether this is a file, and none that a writer is at (or was, when killed)."""
-    return path.is_file() and not (path.name.startswith(".") and path.name.endswith(".part"))
+def _regular(path: Path) -> Path:
+    """Return the path of a file; a pipe, socket or device would block whoever opens it.
+
+    Raises:
+        StorageError: If it is one of those.
+        OSError: If it is a folder, or is not there.
+    """
+    mode = path.stat().st_mode
+    if modes.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not modes.S_ISREG(mode):
+        raise StorageError(f"{path}: expected a file, found a pipe, socket or device: remove it")
+    return path
+
+
+_Found = tuple[str, os.stat_result]
+
+
+def _files(top: Path, *, follows: bool) -> Iterator[_Found]:
+    """Yield the file, or every file below the folder, ``top``, in no order.
+
+    What vanishes meanwhile is left out, as are files that are being written (or were, when the
+    writer was killed), and pipes, sockets and devices. A link that leads back to a folder above
+    itself is not followed; one to a file always is.
+    """
+    try:
+        status = top.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if modes.S_ISREG(status.st_mode):
+        yield str(top), status
+        return
+    waiting = [(str(top), frozenset({(status.st_dev, status.st_ino)}))]
+    while waiting:
+        folder, above = waiting.pop()
+        for entry, status in _entries(folder):
+            identity = (status.st_dev, status.st_ino)
+            if modes.S_ISREG(status.st_mode) and not _is_unfinished(entry.name):
+                yield entry.path.removeprefix("./"), status
+            elif modes.S_ISDIR(status.st_mode) and identity not in above:
+                if follows or not entry.is_symlink():
+                    waiting.append((entry.path, above | {identity}))
+
+
+def _entries(folder: str) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(OSError):  # it vanished, or is a link that leads nowhere
+                    yield entry, entry.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.startswith(".") and name.endswith(_UNFINISHED)

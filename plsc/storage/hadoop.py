@@ -21,6 +21,7 @@ from plsc.errors import StorageError
 from plsc.storage import patience
 from plsc.storage.advice import REPLACED
 from plsc.storage.info import ObjectInfo
+from plsc.storage.names import authority_and_path, scheme_of
 from plsc.storage.streams import Part, SeekableStream, Stream
 
 __all__ = ["SCHEMES", "delete", "delete_all", "ensure", "exists", "list_infos", "open_seekable"]
@@ -161,6 +162,11 @@ def _patiently(uri: str, ask: Callable[[], Answer]) -> Answer:
             ) from error
         except _BREAKS as error:
             cause = error
+        except ValueError as error:  # Hadoop's IllegalArgumentException, by way of fsspec
+            raise StorageError(
+                f"{uri}: the cluster cannot make sense of that ({error}): correct the uri (Hadoop"
+                " allows no ':' in names)"
+            ) from error
         if failures < patience.TRIES:
             time.sleep(patience.pause_s(failures))
     raise StorageError(
@@ -171,9 +177,8 @@ def _patiently(uri: str, ask: Callable[[], Answer]) -> Answer:
 
 def _place_and_path(uri: str) -> tuple[str, str]:
     """Split a uri into the cluster's part and the path, which is kept to the letter."""
-    scheme, _, rest = uri.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host}", slash + path
+    host, path = authority_and_path(uri)
+    return f"{scheme_of(uri)}://{host}", path
 
 
 @functools.cache

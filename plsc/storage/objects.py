@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 from plsc.errors import StorageError
 from plsc.storage import disk, hadoop, s3
 from plsc.storage.advice import explained
 from plsc.storage.info import ObjectInfo
+from plsc.storage.names import scheme_of
 
 __all__ = [
     "ObjectInfo",
@@ -27,6 +27,7 @@ __all__ = [
     "open_seekable",
     "read_bytes",
     "read_range",
+    "read_range_into",
     "sha256_of_file",
     "stat",
     "upload",
@@ -38,7 +39,7 @@ _STORES = {"s3": s3, "minio": s3} | dict.fromkeys(hadoop.SCHEMES, hadoop)
 
 def is_remote(uri: str) -> bool:
     """Return whether ``uri`` lies in an object store or a cluster, not on this machine's disk."""
-    return urlsplit(uri).scheme in _STORES
+    return scheme_of(uri) in _STORES
 
 
 def join(uri: str, *parts: str) -> str:
@@ -96,12 +97,22 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
     """
     with open_reader(uri, start=start, stop=stop) as reader:
         content = reader.read(stop - start)
-    if len(content) != stop - start:
-        raise StorageError(
-            f"{uri}: expected the bytes from {start} to {stop}, but it ends at"
-            f" {start + len(content)} or before: it was cut off, or is not what was written there"
-        )
+    _check_whole(uri, start, stop, len(content))
     return content
+
+
+def read_range_into(uri: str, start: int, target: memoryview) -> None:
+    """Fill ``target``, any writable buffer, with the bytes of ``uri`` from ``start`` on.
+
+    Raises:
+        StorageError: If it is missing or refused, or ends before that.
+    """
+    target = target.cast("B")
+    stop, filled = start + len(target), 0
+    with open_reader(uri, start=start, stop=stop) as reader:
+        while filled < len(target) and (count := reader.readinto(target[filled:])):  # type: ignore[attr-defined]
+            filled += count
+    _check_whole(uri, start, stop, filled)
 
 
 @contextmanager
@@ -181,7 +192,7 @@ def exists(uri: str) -> bool:
 def list_objects(prefix: str) -> Iterator[ObjectInfo]:
     """Yield every object whose uri begins with ``prefix``, in the order of their uris.
 
-    Locally, ``prefix`` is a file or a folder. The list is made whole before the first is given:
+    Locally, ``prefix`` is a file or a folder; links to files and folders are followed. The list is made whole before the first is given:
     stores differ in their order (SeaweedFS walks folders, AWS sorts keys), and the order decides
     what a shuffle gives.
 
@@ -206,14 +217,17 @@ def delete(uri: str) -> None:
 def delete_prefix(prefix: str) -> int:
     """Remove every object below the folder ``prefix`` and return how many there were.
 
+    Of a folder on disk that is a link to another place, below ``prefix``, the link alone goes.
+
     Raises:
         StorageError: If the store refuses.
     """
+    if not is_remote(prefix):
+        with explained(prefix):
+            return disk.remove_folder(prefix)
     found = list(list_objects(prefix.rstrip("/") + "/"))
     with explained(prefix):
         _store(prefix).delete_all([info.uri for info in found])
-    if not is_remote(prefix):
-        disk.remove_folder(prefix)
     return len(found)
 
 
@@ -240,5 +254,13 @@ def _check_range(uri: str, start: int, stop: int | None) -> None:
         )
 
 
+def _check_whole(uri: str, start: int, stop: int, num_bytes: int) -> None:
+    if num_bytes != stop - start:
+        raise StorageError(
+            f"{uri}: expected the bytes from {start} to {stop}, but it ends at"
+            f" {start + num_bytes} or before: it was cut off, or is not what was written there"
+        )
+
+
 def _store(uri: str) -> ModuleType:
-    return _STORES.get(urlsplit(uri).scheme, disk)
+    return _STORES.get(scheme_of(uri), disk)

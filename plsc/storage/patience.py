@@ -15,7 +15,7 @@ from plsc.errors import ConfigError
 if TYPE_CHECKING:
     from botocore.client import BaseClient
 
-__all__ = ["TRIES", "install", "pause_s", "timeout_s"]
+__all__ = ["TRIES", "broken_connections", "install", "pause_s", "timeout_s"]
 
 TRIES = 6
 """Times that a call is made, or a stream breaks at the same place, before that is an error."""
@@ -52,6 +52,13 @@ def pause_s(failures: int, *, busy: bool = False) -> float:
     return min(longest, _LONGEST_PAUSE_S) * random.uniform(0.5, 1)  # noqa: S311 (no secret)
 
 
+def broken_connections() -> tuple[type[Exception], ...]:
+    """Return botocore's errors of connections that could not be made, or broke."""
+    from botocore.exceptions import ConnectionError, HTTPClientError  # noqa: A004, PLC0415
+
+    return ConnectionError, HTTPClientError
+
+
 def install(client: "BaseClient") -> None:
     """Let a botocore client ask again as this module says (its own retries must be off)."""
     client.meta.events.register("needs-retry", _delay)  # type: ignore[arg-type]
@@ -61,12 +68,14 @@ def _delay(
     *, response: Any, attempts: int, caught_exception: Exception | None, **_: Any
 ) -> float | None:
     """Answer botocore, after each attempt: seconds to wait before the next one, or None."""
-    from botocore.exceptions import HTTPClientError  # noqa: PLC0415
+    from botocore.exceptions import SSLError  # noqa: PLC0415
 
     if attempts >= TRIES:
         return None
     if response is None:
-        return pause_s(attempts) if isinstance(caught_exception, HTTPClientError) else None
+        is_broken = isinstance(caught_exception, broken_connections())
+        is_passing = is_broken and not isinstance(caught_exception, SSLError)
+        return pause_s(attempts) if is_passing else None
     status, code = response[0].status_code, str(response[1].get("Error", {}).get("Code", ""))
     if status in _FAILING or code in _PASSING:
         return pause_s(attempts, busy=code in _BUSY or status == 429)

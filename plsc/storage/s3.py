@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
-from urllib.parse import urlsplit
 
 from plsc.errors import StorageError
 from plsc.storage import patience
 from plsc.storage.info import ObjectInfo
+from plsc.storage.names import authority_and_path
 from plsc.storage.streams import Body, Part, SeekableStream, Stream
 
 if TYPE_CHECKING:
@@ -203,10 +203,10 @@ class _View(io.RawIOBase):
 
 
 def _stream(uri: str, start: int, stop: int | None, *, tag: str | None = None) -> Stream:
-    from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415
+    from botocore.exceptions import IncompleteReadError  # noqa: PLC0415
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
-    breaks = (HTTPClientError, IncompleteReadError, HTTPError, OSError)
+    breaks = (*patience.broken_connections(), IncompleteReadError, HTTPError, OSError)
     fetch = functools.partial(_fetch, uri)
     return Stream(uri, fetch, breaks, start=start, stop=stop, tag=tag)
 
@@ -229,13 +229,14 @@ def _fetch(uri: str, start: int, stop: int | None, tag: str | None) -> Part:
         if error.response["Error"]["Code"] not in {"InvalidRange", "416"}:
             raise
         return _nothing(uri, start)
-    size_bytes, begin = answer["ContentLength"], 0
-    if "Range" in asked:
-        begin, size_bytes = _content_range(uri, asked["Range"], answer.get("ContentRange", ""))
+    size_bytes = answer["ContentLength"]
+    is_whole = start == 0 and (stop is None or "ContentRange" not in answer and size_bytes <= stop)
+    if not is_whole:  # for nothing but the whole an answer without a range (200) will do
+        size_bytes = _size_told(uri, asked["Range"], answer.get("ContentRange", ""))
     return Part(
         cast("Body", answer["Body"]),
-        start=begin,
-        stop=begin + answer["ContentLength"],
+        start=start,
+        stop=size_bytes if stop is None else min(stop, size_bytes),
         size_bytes=size_bytes,
         tag=answer["ETag"].strip('"'),
     )
@@ -246,15 +247,15 @@ def _nothing(uri: str, start: int) -> Part:
     return Part(io.BytesIO(), start=start, stop=start, size_bytes=info.size_bytes, tag=info.etag)
 
 
-def _content_range(uri: str, asked: str, answered: str) -> tuple[int, int]:
-    """Return the first byte and the object's size from ``bytes 5-9/100``."""
+def _size_told(uri: str, asked: str, answered: str) -> int:
+    """Return the object's size from ``bytes 5-9/100``, which must begin where it was asked to."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answered)
     if found is None or not asked.startswith(f"bytes={found[1]}-"):
         raise StorageError(
             f"{uri}: asked for {asked}, the store answered {answered or 'everything'!r}:"
             " it must support ranged requests (RFC 9110), perhaps a proxy between does not"
         )
-    return int(found[1]), int(found[2])
+    return int(found[2])
 
 
 def _copy(stream: Stream, path: Path, offset: int) -> None:
@@ -266,8 +267,7 @@ def _copy(stream: Stream, path: Path, offset: int) -> None:
 
 
 def _bucket_and_key(uri: str) -> tuple[str, str]:
-    parts = urlsplit(uri, allow_fragments=False)
-    if not parts.netloc:
+    bucket, path = authority_and_path(uri)
+    if not bucket:
         raise StorageError(f"{uri!r} names no bucket: expected s3://bucket/key")
-    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    return parts.netloc, path.lstrip("/")
+    return bucket, path[1:]

@@ -1,8 +1,9 @@
 """Batches on their way to the device: nothing to do on a CPU, one ahead on a GPU."""
 
+import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -30,9 +31,10 @@ def feed(loader: Loader, steps: range, device: torch.device) -> Generator[Device
     Raises:
         StorageError, ShardError, TrainError: As ``Loader.batches``.
     """
-    with closing(loader.batches(steps)) as batches:
+    stop = threading.Event()
+    with closing(loader.batches(steps, stop)) as batches:
         if device.type == "cuda":
-            yield from _copied_ahead(batches, steps, device)
+            yield from _copied_ahead(batches, stop, steps, device)
             return
         for step, images, labels, num_replaced in batches:
             yield DeviceBatch(
@@ -41,11 +43,11 @@ def feed(loader: Loader, steps: range, device: torch.device) -> Generator[Device
 
 
 def _copied_ahead(
-    batches: Iterator[Batch], steps: range, device: torch.device
+    batches: Iterator[Batch], stop: threading.Event, steps: range, device: torch.device
 ) -> Iterator[DeviceBatch]:
     """Copy the next batch through pinned memory, in a thread and on a stream of its own."""
     copier = _Copier(device)
-    with ThreadPoolExecutor(1, thread_name_prefix="feed") as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="feed") as thread, _set_behind(stop):
         following = thread.submit(copier.copy_next, batches) if steps else None
         for step in steps:
             assert following is not None
@@ -57,6 +59,15 @@ def _copied_ahead(
             batch.images_BSS3.record_stream(computing)
             batch.labels_B.record_stream(computing)
             yield batch
+
+
+@contextmanager
+def _set_behind(stop: threading.Event) -> Iterator[None]:
+    """Set ``stop`` behind the block: a thread that waits for shards can be joined then."""
+    try:
+        yield
+    finally:
+        stop.set()
 
 
 class _Copier:

@@ -2,6 +2,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -11,6 +12,7 @@ from plsc.artifacts.shards import ShardReader, ShardSet
 from plsc.errors import RecordError, StorageError
 from plsc.preprocess.shuffle.runs import key_function
 from plsc.preprocess.stage import run
+from plsc.transforms import NotAnImageError, decode
 from tests.preprocess.rows import (
     digests_of,
     good_parts,
@@ -21,6 +23,7 @@ from tests.preprocess.rows import (
     swapped,
     write_parts,
 )
+from tests.samples import jpeg
 
 BAD_ROWS = [
     b"one column\n",
@@ -319,3 +322,40 @@ def test_nothing_temporary_is_left_after_success_or_failure(tmp_path):
         run(config)
     assert not list(Path(config.store_uri).glob("datasets/*/work/**/*"))
     assert not list(Path(config.store_uri).rglob("*.part"))
+
+
+def test_one_picture_that_occurs_everywhere_needs_no_memory_if_it_is_removed(tmp_path):
+    rows = [line(number, 1) for number in range(40)] + [line(7, 1)] * 3000
+    write_parts(tmp_path / "data", {"part": rows})
+    dataset = run(settings(tmp_path, "preprocess.memory_mib=1", "preprocess.deduplicate=true"))
+    assert (dataset.num_samples, dataset.duplicates.num_removed) == (40, 3000)
+    kept = run(settings(tmp_path, "preprocess.memory_mib=1"))
+    assert (kept.num_samples, kept.duplicates.num_repeated) == (3040, 3000)
+
+
+def test_a_set_that_was_moved_or_lost_its_class_map_is_made_again(tmp_path, caplog):
+    write_parts(tmp_path / "data", good_parts())
+    first = run(settings(tmp_path))
+    Path(first.classes.uri).write_bytes(b"cut")
+    assert "is made again" not in caplog.text
+    run(settings(tmp_path))
+    assert "lacks classes.arrow" in caplog.text
+    (tmp_path / "store").rename(tmp_path / "moved")
+    second = run(settings(tmp_path, f"store_uri={tmp_path}/moved"))
+    assert "was copied from elsewhere" in caplog.text
+    assert Path(second.shards[0].uri).is_file()
+
+
+def test_damage_that_no_header_shows_does_not_end_the_stage(tmp_path):
+    whole = bytearray(jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)))
+    whole[-400:-200] = bytes(200)
+    write_parts(tmp_path / "data", {"part": [to_line(Record(bytes(whole), 0)), line(1, 1)]})
+    config = settings(tmp_path, "image_size=64", "preprocess.max_bad_fraction=0.5")
+    with pytest.raises(NotAnImageError):
+        decode(bytes(whole))
+    assert run(config).num_samples == 1
+    checked = settings(
+        tmp_path, "image_size=64", "preprocess.max_bad_fraction=1", "preprocess.check=decode"
+    )
+    with pytest.raises(RecordError, match="damaged_image: 1, dimensions: 1"):
+        run(checked)

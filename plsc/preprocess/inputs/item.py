@@ -57,6 +57,8 @@ class Row(NamedTuple):
     bad: BadRowError | None = None
     beginning: bytes = b""
     """Of a bad row: its first bytes, or the file's name."""
+    uri: str = ""
+    """The file it is in, where that is not the item's own: the row is then a whole file."""
 
 
 class Input(Protocol):

@@ -10,6 +10,7 @@ from plsc import storage
 from plsc.artifacts.index import Value
 from plsc.preprocess.inputs import Item, Row, read
 from plsc.preprocess.quarantine import QuarantineWriter
+from plsc.preprocess.shuffle.arena import arena
 from plsc.preprocess.shuffle.job import Job, read_value, write_value
 from plsc.preprocess.shuffle.runs import Run, RunBuffer, key_function
 
@@ -23,6 +24,8 @@ class Summary(Value):
 
     runs: list[Run]
     num_samples: int
+    num_repeated: int
+    """Samples that are in no run because an equal one is (with ``deduplicate``)."""
     num_blank: int
     num_rows: int
     """All rows, the blank and the bad ones too."""
@@ -80,11 +83,11 @@ class _MapTask:
         self._uri = uri
         self._quarantine = quarantine
         self._key_of = key_function(job.seed)
-        self._buffer = RunBuffer(job.run_bytes)
+        self._buffer = RunBuffer(arena(job.memory_bytes)[: 2 * job.run_bytes])
         self._runs: list[Run] = []
         self._names: dict[bytes, int] = {}
         self._forms: Counter[str] = Counter()
-        self._num_samples = self._num_blank = self._num_rows = 0
+        self._num_samples = self._num_blank = self._num_rows = self._num_repeated = 0
 
     def take(self, row: Row) -> None:
         """Put a row where it belongs."""
@@ -114,10 +117,10 @@ class _MapTask:
         if not len(self._buffer):
             return
         uri = self._job.map_uri(self._number, f"-{len(self._runs):04d}.run")
-        num_samples = len(self._buffer)
-        content, table_start = self._buffer.take()
-        storage.write_bytes(uri, content, durable=False)
-        self._runs.append(Run(uri=uri, num_samples=num_samples, table_start=table_start))
+        run = self._buffer.take(deduplicate=self._job.deduplicate)
+        storage.write_bytes(uri, run.content, durable=False)
+        self._runs.append(Run(uri=uri, num_samples=run.num_samples, table_start=run.table_start))
+        self._num_repeated += run.num_repeated
 
     def finish(self) -> Summary:
         """Write what is left and return the summary."""
@@ -125,6 +128,7 @@ class _MapTask:
         return Summary(
             runs=self._runs,
             num_samples=self._num_samples,
+            num_repeated=self._num_repeated,
             num_blank=self._num_blank,
             num_rows=self._num_rows,
             reasons=self._quarantine.reasons,

@@ -34,6 +34,13 @@ class Plan(Value):
     """Samples of each of its shards."""
     ranges: list[tuple[str, int, int]]
     """Uri of a run, first byte, end: what to gather from it."""
+    labels_uri: str
+    """Labels of the input and their class ids, int64 [2, k]; empty: labels are class ids."""
+
+    @property
+    def num_bytes(self) -> int:
+        """What all ranges hold."""
+        return sum(stop - start for _, start, stop in self.ranges)
 
 
 class Order(NamedTuple):
@@ -69,12 +76,12 @@ def find_order(job: Job, summaries: Sequence[Summary], scratch: Path) -> Order:
     names = _names_by_label(summaries)
     with Tables(runs, scratch) as tables:
         counts, num_repeated, num_conflicting = _count(tables, deduplicate=job.deduplicate)
+        num_repeated += sum(summary.num_repeated for summary in summaries)
         classes = Classes.chosen(job, counts, names)
-        if classes.are_renumbered:
-            _write_labels(job, classes)
+        labels_uri = _write_labels(job, classes) if classes.are_renumbered else ""
         num_samples = int(classes.counts[classes.ids >= 0].sum())
         sizes = [len(r) for r in equal_ranges(num_samples, largest=job.samples_per_shard)]
-        cutter = _Cutter(job, runs, sizes)
+        cutter = _Cutter(job, runs, sizes, labels_uri)
         key_sum = 0
         for rows in tables.slices():
             is_kept = classes.ids_of(rows.labels) >= 0
@@ -128,19 +135,20 @@ def _count(tables: Tables, *, deduplicate: bool) -> tuple[LabelCounts, int, int]
     return counts, num_repeated, num_conflicting
 
 
-def _write_labels(job: Job, classes: Classes) -> None:
+def _write_labels(job: Job, classes: Classes) -> str:
+    uri = storage.join(job.work_uri, "labels.i64")
     table = np.stack([classes.labels, classes.ids])
-    storage.write_bytes(
-        storage.join(job.work_uri, "labels.i64"), table.astype("<i8").tobytes(), durable=False
-    )
+    storage.write_bytes(uri, table.astype("<i8").tobytes(), durable=False)
+    return uri
 
 
 class _Cutter:
     """Cuts sorted rows into shards, and consecutive shards into reduce tasks."""
 
-    def __init__(self, job: Job, runs: Sequence[Run], sizes: list[int]) -> None:
+    def __init__(self, job: Job, runs: Sequence[Run], sizes: list[int], labels_uri: str) -> None:
         self._job = job
         self._runs = runs
+        self._labels_uri = labels_uri
         self._sizes = sizes
         self._ends = np.cumsum(sizes)
         self._shard = 0
@@ -150,7 +158,9 @@ class _Cutter:
         """How far each run is cut, in bytes; so the two that follow."""
         self._task_start = self._shard_start = self._place
         self._task_shards: list[int] = []
-        self._task_cost = self._shard_cost = self._largest = 0
+        self._task_cost = self._largest = 0
+        self._shard_cost = self._shard_bytes = 0
+        """Of the shard: memory of all rows gathered for it; of those that stay."""
         total = sum(run.table_start + run.num_samples * SAMPLE_BYTES for run in runs)
         self._fair = total // (4 * job.num_workers)
 
@@ -162,10 +172,10 @@ class _Cutter:
         for end in np.searchsorted(kept, self._ends[self._shard : -1] + 1).tolist():
             if end == len(rows.runs):
                 break
-            self._advance(rows, begin, end)
+            self._advance(rows, is_kept, begin, end)
             self._end_shard()
             begin = end
-        self._advance(rows, begin, len(rows.runs))
+        self._advance(rows, is_kept, begin, len(rows.runs))
         self._num_kept = int(kept[-1]) if len(kept) else self._num_kept
 
     def finish(self) -> int:
@@ -174,32 +184,35 @@ class _Cutter:
         self._end_task(self._place)
         return self._num_tasks
 
-    def _advance(self, rows: Rows, begin: int, end: int) -> None:
+    def _advance(self, rows: Rows, is_kept: npt.NDArray[np.bool_], begin: int, end: int) -> None:
         sizes = rows.sizes[begin:end] + HEAD.itemsize
         # Sums of float64 weights are exact up to 2 ** 53 bytes.
         taken = np.bincount(rows.runs[begin:end], sizes, minlength=len(self._runs))
         self._place = self._place + taken.astype(np.int64)
-        self._shard_cost += int(sizes.sum()) + (end - begin) * SAMPLE_BYTES
+        costs = sizes + SAMPLE_BYTES
+        self._shard_cost += int(costs.sum())
+        self._shard_bytes += int(costs[is_kept[begin:end]].sum())
 
     def _end_shard(self) -> None:
         """Add the shard to the task, or begin a new one with it if they do not fit together."""
-        cost, largest = self._shard_cost, max(self._largest, self._shard_cost)
-        # A shard exists twice more while it is written.
+        cost, largest = self._shard_cost, max(self._largest, self._shard_bytes)
+        # What stays exists twice more while a shard is written.
         room = self._job.memory_bytes - 2 * largest
         if cost > room:
             raise RecordError(
-                f"a shard of {self._sizes[self._shard]} samples takes {cost >> 20} MiB; a worker"
-                f" needs three times that, and has {self._job.memory_bytes >> 20} MiB: raise"
-                " preprocess.memory_mib or lower preprocess.samples_per_shard (if one image occurs"
-                " very often, set preprocess.deduplicate=true)"
+                f"a shard of {self._sizes[self._shard]} samples takes"
+                f" {(cost + 2 * self._shard_bytes) >> 20} MiB while it is made"
+                f" ({(cost - self._shard_bytes) >> 20} MiB of that for rows that are left out), and"
+                f" a worker has {self._job.memory_bytes >> 20}: raise preprocess.memory_mib or"
+                " lower preprocess.samples_per_shard"
             )
         if self._task_shards and self._task_cost + cost > min(room, self._fair):
             self._end_task(self._shard_start)
         self._task_shards.append(self._sizes[self._shard])
         self._task_cost += cost
-        self._largest = max(self._largest, cost)
+        self._largest = max(self._largest, self._shard_bytes)
         self._shard += 1
-        self._shard_start, self._shard_cost = self._place, 0
+        self._shard_start, self._shard_cost, self._shard_bytes = self._place, 0, 0
 
     def _end_task(self, place: npt.NDArray[np.int64]) -> None:
         spans = zip(self._task_start.tolist(), place.tolist(), strict=True)
@@ -211,6 +224,7 @@ class _Cutter:
                 for run, (start, stop) in zip(self._runs, spans, strict=True)
                 if start < stop
             ],
+            labels_uri=self._labels_uri,
         )
         write_value(self._job.reduce_uri(self._num_tasks, ".plan.json"), plan)
         self._num_tasks += 1

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from plsc import storage
 from plsc.artifacts.index import Value
 from plsc.artifacts.shards import Shard, shard_content
 from plsc.errors import ShardError
+from plsc.preprocess.shuffle.arena import arena
 from plsc.preprocess.shuffle.job import Job, read_value, write_value
 from plsc.preprocess.shuffle.ordering import Plan
 from plsc.preprocess.shuffle.runs import key_function, samples
@@ -51,7 +53,8 @@ def reduce_range(job: Job, number: int, advance: Callable[[int], None]) -> None:
         ShardError: If a run was altered.
     """
     plan = read_value(Plan, job.reduce_uri(number, ".plan.json"))
-    gathered = _gather(job, plan)
+    memory = arena(job.memory_bytes)
+    gathered = _gather(job, plan, memory)
     if len(gathered.images) != sum(plan.shard_sizes):
         raise ShardError(
             f"{job.reduce_uri(number, '')}: expected {sum(plan.shard_sizes)} samples, gathered"
@@ -61,14 +64,19 @@ def reduce_range(job: Job, number: int, advance: Callable[[int], None]) -> None:
     start = 0
     for place, size in enumerate(plan.shard_sizes):
         span = slice(start, start + size)
-        content = shard_content(gathered.images[span], gathered.ids[span], gathered.keys[span])
+        content = shard_content(
+            gathered.images[span],
+            gathered.ids[span],
+            gathered.keys[span],
+            memory=memory[plan.num_bytes :],
+        )
         shard = Shard(
             uri=storage.join(job.folder_uri, f"shard-{plan.first_shard + place:05d}.arrow"),
-            size_bytes=content.size,
+            size_bytes=len(content),
             sha256=hashlib.sha256(content).hexdigest(),
             num_samples=size,
         )
-        storage.write_bytes(shard.uri, memoryview(content))
+        storage.write_bytes(shard.uri, content)
         shards.append(shard)
         advance(shard.size_bytes)
         start += size
@@ -76,10 +84,10 @@ def reduce_range(job: Job, number: int, advance: Callable[[int], None]) -> None:
     write_value(job.reduce_uri(number, ".json"), Reduced(shards=shards, key_sum=key_sum))
 
 
-def _gather(job: Job, plan: Plan) -> _Gathered:
+def _gather(job: Job, plan: Plan, memory: memoryview) -> _Gathered:
     key_of = key_function(job.seed)
     keys, labels, images = bytearray(), [], []
-    for uri, content in _fetched(plan):
+    for uri, content in _fetched(plan, memory):
         for key, label, image in samples(content, uri):
             if key_of(image) != key:
                 raise ShardError(
@@ -93,7 +101,7 @@ def _gather(job: Job, plan: Plan) -> _Gathered:
     numbers = np.array(labels, np.int64)
     order = np.lexsort((numbers, halves[:, 1], halves[:, 0]))
     halves, numbers = halves[order], numbers[order]
-    ids = _class_ids(job, numbers)
+    ids = _class_ids(plan, numbers)
     is_kept = ids >= 0
     if job.deduplicate:
         same = (halves[1:] == halves[:-1]).all(axis=1) & (numbers[1:] == numbers[:-1])
@@ -103,18 +111,23 @@ def _gather(job: Job, plan: Plan) -> _Gathered:
     )
 
 
-def _fetched(plan: Plan) -> Iterator[tuple[str, bytes]]:
-    """Yield the bytes of every range, read side by side."""
+def _fetched(plan: Plan, memory: memoryview) -> Iterator[tuple[str, memoryview]]:
+    """Read every range into ``memory``, side by side, and yield where it is."""
+    ends = list(accumulate(stop - start for _, start, stop in plan.ranges))
+    places = [memory[first:end] for first, end in zip([0, *ends], ends, strict=False)]
+
+    def fetch(place: memoryview, span: tuple[str, int, int]) -> None:
+        storage.read_range_into(span[0], span[1], place)
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        contents = pool.map(lambda span: storage.read_range(*span), plan.ranges)
-        for (uri, _, _), content in zip(plan.ranges, contents, strict=True):
-            yield uri, content
+        done = pool.map(fetch, places, plan.ranges)
+        for _, place, (uri, _, _) in zip(done, places, plan.ranges, strict=True):
+            yield uri, place
 
 
-def _class_ids(job: Job, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _class_ids(plan: Plan, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the class ids of labels of the input; -1 where the class is left out."""
-    uri = storage.join(job.work_uri, "labels.i64")
-    if not (job.is_named or job.min_images_per_class) or not storage.exists(uri):
+    if not plan.labels_uri:
         return labels
-    known, ids = np.frombuffer(storage.read_bytes(uri), "<i8").reshape(2, -1)
+    known, ids = np.frombuffer(storage.read_bytes(plan.labels_uri), "<i8").reshape(2, -1)
     return ids[np.searchsorted(known, labels)].astype(np.int64)

@@ -13,7 +13,7 @@ they meet; and whoever reads the sample can tell whether it arrived whole.
 """
 
 import hashlib
-import mmap
+import struct
 from array import array
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 KEY_BYTES = 16
+
+_LABEL_AND_SIZE = struct.Struct("<qQ")
 
 SAMPLE_BYTES = 256
 """What a sample takes in memory besides its image while runs are sorted and gathered."""
@@ -86,14 +88,12 @@ def sorted_by(rows: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:
 
 
 class RunBuffer:
-    """Collects the samples of one run in memory that is set aside once."""
+    """Collects the samples of one run, and sorts them, in given memory."""
 
-    def __init__(self, capacity_bytes: int) -> None:
-        """Set ``capacity_bytes`` aside for images (a page counts when it is first used)."""
-        self._content = mmap.mmap(-1, capacity_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            self._content.madvise(mmap.MADV_HUGEPAGE)
-        self._capacity = capacity_bytes
+    def __init__(self, memory: memoryview) -> None:
+        """Take memory: half of it for images as they come, half for the sorted run."""
+        half = len(memory) // 2
+        self._content, self._sorted = memory[:half], memory[half:]
         self._clear()
 
     def _clear(self) -> None:
@@ -107,64 +107,87 @@ class RunBuffer:
     def has_room(self, image: bytes) -> bool:
         """Return whether ``image`` fits beside what is there."""
         taken = self._ends[-1] + len(self._labels) * SAMPLE_BYTES
-        return taken + len(image) <= self._capacity
+        return taken + len(image) + SAMPLE_BYTES <= len(self._content)
 
     def append(self, key: bytes, label: int, image: bytes) -> None:
         """Add a sample for which there is room.
 
         Raises:
-            RecordError: If the image is larger than the whole buffer.
+            RecordError: If the image is too large even for an empty buffer.
         """
         start = self._ends[-1]
         end = start + len(image)
-        if end > self._capacity:
+        if end + SAMPLE_BYTES > len(self._content):
             raise RecordError(
                 f"an image of {len(image)} bytes does not fit into the memory for one run,"
-                f" {self._capacity} bytes: raise preprocess.memory_mib"
+                f" {len(self._content)} bytes: raise preprocess.memory_mib"
             )
         self._content[start:end] = image
         self._keys += key
         self._labels.append(label)
         self._ends.append(end)
 
-    def take(self) -> tuple[bytes, int]:
-        """Return the run's content and where its table begins, and be empty again."""
+    def take(self, *, deduplicate: bool = False) -> "Taken":
+        """Return the run, and be empty again; its content is gone when the next one is taken.
+
+        With ``deduplicate`` only one of equal samples is in it.
+        """
         ends = np.frombuffer(self._ends, np.int64)
         heads = np.empty(len(self), HEAD)
         keys = np.frombuffer(self._keys, ">u8").reshape(-1, 2)
         heads["high"], heads["low"] = keys[:, 0], keys[:, 1]
         heads["label"], heads["size_bytes"] = self._labels, np.diff(ends)
         order = sorted_by(heads)
+        if deduplicate:
+            order = order[~_repeats(heads[order])]
         table = heads[order].tobytes()
-        content = memoryview(self._content)
-        pieces: list[bytes | memoryview] = []
-        width = HEAD.itemsize
-        for place, (start, end) in enumerate(zip(ends[order], ends[order + 1], strict=True)):
-            pieces.append(table[place * width : (place + 1) * width])
-            pieces.append(content[start:end])
-        pieces.append(table)
-        joined = b"".join(pieces)
+        content, target, width = self._content, self._sorted, HEAD.itemsize
+        place = head = 0
+        for start, end in zip(ends[order].tolist(), ends[order + 1].tolist(), strict=True):
+            image = place + width
+            target[place:image] = table[head : head + width]
+            place = image + end - start
+            target[image:place] = content[start:end]
+            head += width
+        target[place : place + len(table)] = table
+        num_repeated = len(self) - len(order)
         self._clear()
-        return joined, len(joined) - len(table)
+        return Taken(target[: place + len(table)], len(order), place, num_repeated)
 
 
-def samples(content: bytes, where: str) -> Iterator[Sample]:
+class Taken(NamedTuple):
+    """A run on its way to the store."""
+
+    content: memoryview
+    num_samples: int
+    table_start: int
+    num_repeated: int
+    """Samples that were left out because an equal one is there."""
+
+
+def _repeats(heads: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+    """Return for sorted rows of ``HEAD`` whether each has key and label of the one before."""
+    is_repeated = np.zeros(len(heads), np.bool_)
+    parts = [heads[name][1:] == heads[name][:-1] for name in ("high", "low", "label")]
+    is_repeated[1:] = np.logical_and.reduce(parts)
+    return is_repeated
+
+
+def samples(content: memoryview, where: str) -> Iterator[Sample]:
     """Yield the samples in ``content``, a part of a run that begins and ends between two of them.
 
     Raises:
         ShardError: If it does not hold whole samples.
     """
-    view = memoryview(content)
     position, width = 0, HEAD.itemsize
     while position < len(content):
         start = position + width
-        size_bytes = int.from_bytes(content[start - 8 : start], "little")
+        label, size_bytes = _LABEL_AND_SIZE.unpack_from(content, position + KEY_BYTES)
         end = start + size_bytes
         if end > len(content):
             raise ShardError(
                 f"{where}: expected whole samples, found {len(content)} bytes that end in the"
                 " middle of one: a temporary object was altered: run preprocess again"
             )
-        label = int.from_bytes(content[start - 16 : start - 8], "little", signed=True)
-        yield Sample(content[position : position + KEY_BYTES], label, view[start:end])
+        yield Sample(bytes(content[position : position + KEY_BYTES]), label, content[start:end])
         position = end

@@ -32,12 +32,15 @@ class Rows(NamedTuple):
 
     def repeats_key(self) -> npt.NDArray[np.bool_]:
         """Return bool [n]: whether the row before has the same key."""
-        same = (self.high[1:] == self.high[:-1]) & (self.low[1:] == self.low[:-1])
-        return np.concatenate([[False], same])
+        same = np.zeros(len(self.high), np.bool_)
+        same[1:] = (self.high[1:] == self.high[:-1]) & (self.low[1:] == self.low[:-1])
+        return same
 
     def repeats_label(self) -> npt.NDArray[np.bool_]:
         """Return bool [n]: whether the row before has the same label."""
-        return np.concatenate([[False], self.labels[1:] == self.labels[:-1]])
+        same = np.zeros(len(self.labels), np.bool_)
+        same[1:] = self.labels[1:] == self.labels[:-1]
+        return same
 
 
 class Tables:

@@ -15,6 +15,7 @@ and ends: what each pod of an Indexed Job runs::
 """
 
 import argparse
+import errno
 import gc
 import json
 import logging
@@ -34,7 +35,7 @@ from plsc.preprocess.shuffle.mapping import map_item
 from plsc.preprocess.shuffle.reducing import reduce_range
 from plsc.progress import ByteProgress
 
-__all__ = ["TASKS", "do", "is_done"]
+__all__ = ["FULL", "TASKS", "do", "is_done"]
 
 log = logging.getLogger("plsc.preprocess.shuffle.worker")  # not __name__: it is run as __main__
 
@@ -43,6 +44,9 @@ TASKS: dict[str, Callable[[Job, int, Callable[[int], None]], None]] = {
     "reduce": reduce_range,
 }
 """Kind -> what does task ``number`` of it."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when there is no more room."""
 
 _LOOK_EVERY_S = 0.5
 _TELL_EVERY_S = 0.25
@@ -58,9 +62,11 @@ def do(job: Job, task: str, number: int, advance: Callable[[int], None]) -> None
     try:
         TASKS[task](job, number, advance)
     except OSError as error:
+        advice = "is the disk sound?"
+        if error.errno in FULL:
+            advice = "it needs room there for the bad rows that it finds: free some"
         raise StorageError(
-            f"{tempfile.gettempdir()}: {error.strerror or error}: a {task} task needs room there"
-            " for the bad rows that it finds: free some, or set TMPDIR to another disk"
+            f"{tempfile.gettempdir()}: {task} task {number}: {error.strerror or error}: {advice}"
         ) from error
 
 
@@ -152,9 +158,10 @@ def _main() -> None:
             _share(read_value(Job, given.job_uri), given.task, given.index, given.workers)
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and cleans up first
     _end_with(given.parent)
-    # What is printed by accident must not get between the answers.
-    out, sys.stdout = sys.stdout, sys.stderr
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
     _serve(given.job_uri, out)
 
 

@@ -3,17 +3,20 @@
 import json
 import logging
 import os
-import queue
 import signal
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeAlias
 
 import plsc.errors
 from plsc.errors import PlscError
+from plsc.preprocess.shuffle.arena import release
 from plsc.preprocess.shuffle.job import Job
 from plsc.preprocess.shuffle.worker import do
 
@@ -22,14 +25,16 @@ __all__ = ["WorkerLostError", "Workforce"]
 log = logging.getLogger(__name__)
 
 _TRIES = 3
+_GRACE_S = 5.0
 _ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
     "MALLOC_ARENA_MAX": "2",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "OPENBLAS_NUM_THREADS": "1",
 }
-"""Large pages, and large buffers that go back to the system when they are freed: without the first,
-page faults take as long as all the rest; without the second, memory grows with the input."""
+"""Large pages; large buffers go back to the system when they are freed, so memory does not grow
+with the input; no threads for the linear algebra that is not done here."""
 
 _Advance: TypeAlias = Callable[[int], None]
 
@@ -41,22 +46,27 @@ class WorkerLostError(PlscError):
 class Workforce:
     """Does tasks: in this process if there is one worker, else in as many processes."""
 
-    def __init__(self, job: Job) -> None:
-        """Take the job, which is written already; processes start with the first tasks."""
+    def __init__(self, job: Job, scratch: Path) -> None:
+        """Take the job, which is written already; processes start with the first tasks.
+
+        Args:
+            job: The job.
+            scratch: Local folder for what tasks write on their way; whoever made it removes it.
+        """
         self._job = job
-        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
-        self._workers: list[_Worker] = []
+        self._scratch = scratch
+        self._workers: list[_Worker | None] = [None] * job.num_workers
+        self._lock = threading.Lock()
+        self._is_dismissed = False
 
     @contextmanager
     def hired(self) -> Iterator["Workforce"]:
         """Within the block workers may run; none is left after it."""
-        for _ in range(self._job.num_workers):
-            self._idle.put(None)
         try:
             yield self
         finally:
-            for worker in self._workers:
-                worker.end()
+            self._dismiss()
+            release()
 
     def run(self, task: str, numbers: Iterable[int], advance: _Advance) -> None:
         """Do the tasks ``numbers`` of one kind.
@@ -70,49 +80,69 @@ class Workforce:
 
         Raises:
             PlscError: What the first task that failed raised; the others are given up.
-            WorkerLostError: If a task's workers were killed three times.
+            WorkerLostError: If a task's workers were killed three times, or one ended by itself.
         """
-        waiting = list(numbers)
+        waiting = deque(numbers)
         if self._job.num_workers == 1 or len(waiting) <= 1:
             for number in waiting:
                 do(self._job, task, number, advance)
             return
-        with ThreadPoolExecutor(min(self._job.num_workers, len(waiting))) as pool:
-            results = [pool.submit(self._do, task, number, advance) for number in waiting]
+        places = range(min(self._job.num_workers, len(waiting)))
+        with ThreadPoolExecutor(len(places)) as pool:
+            served = [pool.submit(self._serve, n, task, waiting, advance) for n in places]
             try:
-                done, _ = wait(results, return_when=FIRST_EXCEPTION)
-                for result in done:
-                    result.result()
+                done, _ = wait(served, return_when=FIRST_EXCEPTION)
+                for one in done:
+                    one.result()
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for worker in self._workers:
-                    worker.end()
+                self._dismiss()  # ends what the other threads wait for
                 raise
 
-    def _do(self, task: str, number: int, advance: _Advance) -> None:
+    def _serve(self, place: int, task: str, waiting: deque[int], advance: _Advance) -> None:
+        """Let one worker do tasks while there are any (a thread's work)."""
+        while not self._is_dismissed:
+            try:
+                number = waiting.popleft()
+            except IndexError:
+                return
+            self._do(place, task, number, advance)
+
+    def _do(self, place: int, task: str, number: int, advance: _Advance) -> None:
         for attempt in range(1, _TRIES + 1):
-            worker = self._idle.get() or self._hire()
+            worker = self._workers[place] or self._hire(place)
             try:
                 worker.do(task, number, advance)
             except WorkerLostError as lost:
-                self._idle.put(None)
-                if attempt == _TRIES or not worker.was_killed_by_others:
+                self._workers[place] = None
+                is_final = attempt == _TRIES or not worker.was_killed_by_others
+                worker.end()
+                if is_final:
                     raise
                 log.warning("%s; another one does it again (try %d)", lost, attempt + 1)
             else:
-                self._idle.put(worker)
                 return
 
-    def _hire(self) -> "_Worker":
-        worker = _Worker(self._job)
-        self._workers.append(worker)
+    def _hire(self, place: int) -> "_Worker":
+        with self._lock:
+            if self._is_dismissed:
+                raise WorkerLostError("the other tasks were given up")
+            worker = self._workers[place] = _Worker(self._job, self._scratch)
         return worker
+
+    def _dismiss(self) -> None:
+        with self._lock:
+            self._is_dismissed = True
+            workers = [worker for worker in self._workers if worker]
+        for worker in workers:
+            worker.ask_to_end()
+        for worker in workers:
+            worker.end()
 
 
 class _Worker:
     """One worker process."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, scratch: Path) -> None:
         self._is_ended = False
         command = [sys.executable, "-m", "plsc.preprocess.shuffle.worker", job.uri]
         self._process = subprocess.Popen(
@@ -120,7 +150,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=_ENVIRONMENT | os.environ,
+            env=_ENVIRONMENT | os.environ | {"TMPDIR": str(scratch)},
         )
 
     @property
@@ -149,20 +179,28 @@ class _Worker:
             else:
                 raise getattr(plsc.errors, answer["error"], PlscError)(answer["message"])
         code = self._process.wait()
-        how = f"ended with code {code}"
+        how = f"ended with code {code}; what it said about it stands above"
         if code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-        raise WorkerLostError(
-            f"a worker (pid {self._process.pid}) {how} in {task} task {number}: if memory ran out,"
-            " lower preprocess.memory_mib or preprocess.workers; then run preprocess again"
-        )
+            how = (
+                f"was killed by {signal.Signals(-code).name}: if it was not you, memory ran out"
+                " (dmesg tells): lower preprocess.memory_mib or preprocess.workers, and run"
+                " preprocess again"
+            )
+        raise WorkerLostError(f"in {task} task {number}, a worker (pid {self._process.pid}) {how}")
+
+    def ask_to_end(self) -> None:
+        """Let the process remove what it is just writing, and end."""
+        self._is_ended = True
+        self._process.terminate()
 
     def end(self) -> None:
-        """End the process, whatever it is doing; what it was writing does not appear."""
-        self._is_ended = True
-        self._process.kill()
-        self._process.wait()
+        """See that the process has ended."""
+        try:
+            self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            with suppress(BrokenPipeError):
+            with suppress(OSError):
                 pipe.close()

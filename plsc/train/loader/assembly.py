@@ -73,14 +73,13 @@ class Assembly(Value):
 
 
 class Assembler:
-    """Decodes batches into given memory; keeps the shards of the last windows mapped."""
+    """Decodes batches into given memory; keeps their shards mapped until told to forget them."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._sampler = plan.sampler()
         self._decoder = ImageDecoder(plan.image_size)
         self._readers: dict[int, _Readable] = {}
-        self._windows = range(0)
 
     def assemble(
         self, step: int, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]
@@ -105,7 +104,6 @@ class Assembler:
         else:
             shards, rows = (part[:1] for part in self._sampler.batch(step))
         places = np.arange(share.start, share.stop) if share else np.zeros(1, np.int64)
-        self._forget(step)
         for shard in set(shards.tolist()):
             if shard not in self._readers and not self._open(shard):
                 return Assembly(step=step, lost_shard=shard)
@@ -118,6 +116,12 @@ class Assembler:
         labels[len(share) :] = -1
         replaced = replaced if share else []
         return Assembly(step=step, num_replaced=len(replaced), replaced=tuple(replaced[:_NAMED]))
+
+    def forget_before(self, window: int) -> None:
+        """Unmap what no step from ``window`` on reads soon: a removed file frees its room then."""
+        windows = range(window, window + self._sampler.windows_at_once)
+        kept = {shard for near in windows for shard in self._sampler.shards(near)}
+        self._readers = {shard: one for shard, one in self._readers.items() if shard in kept}
 
     def _decode(
         self,
@@ -153,15 +157,6 @@ class Assembler:
                 raise
             return False
         return True
-
-    def _forget(self, step: int) -> None:
-        """Unmap what neither this step nor the one before it reads, when the window changes."""
-        windows = self._sampler.windows(step)
-        if windows != self._windows:
-            near = {*windows, *self._windows}
-            kept = {shard for window in near for shard in self._sampler.shards(window)}
-            self._readers = {n: reader for n, reader in self._readers.items() if n in kept}
-            self._windows = windows
 
 
 class _Readable:

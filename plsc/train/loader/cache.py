@@ -10,11 +10,13 @@ on when anything happens, and a file that is missing after all is fetched again.
 import errno
 import fcntl
 import hashlib
+import heapq
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from plsc import storage
 from plsc.artifacts.shards import Shard
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_TRY = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 class NoRoomError(Exception):
@@ -38,6 +41,12 @@ class NoRoomError(Exception):
 
 class StoppedError(Exception):
     """The caller did not want to go on."""
+
+
+class _File(NamedTuple):
+    name: str
+    size_bytes: int
+    mtime_ns: int
 
 
 class HeldShard:
@@ -63,7 +72,7 @@ class ShardCache:
         """Make the folder if need be, and remove what killed processes left half-written.
 
         Raises:
-            StorageError: If the folder cannot be written.
+            StorageError: If the folder cannot be written, or its file system has no locks.
         """
         self.folder = folder
         self._limit_bytes = limit_bytes
@@ -73,34 +82,40 @@ class ShardCache:
             self._lock_path.touch()
             # By the file system's own clock: what is younger was checked by a process of today.
             self._since_ns = self._lock_path.stat().st_mtime_ns
+            with suppress(BlockingIOError), _locked(self._lock_path, _TRY):
+                pass  # it can be
         except OSError as error:
-            raise StorageError(
-                f"{folder}: shards cannot be kept there: {error.strerror}:"
-                " set train.loader.cache_path to a folder that may be written"
-            ) from error
+            raise self._unusable(error) from error
         for part in folder.glob(".*.part"):
-            with suppress(OSError), _locked(part, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                part.unlink()
+            _removed(part)
 
     def held(self, shard: Shard) -> HeldShard | None:
         """Return ``shard`` if it lies here, held; its digest is checked if that is still to do.
 
         None if it does not, or no longer has the content that the index says (then it is removed).
+
+        Raises:
+            StorageError: If the folder cannot be used.
         """
         path = self.folder / f"{shard.sha256}.arrow"
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._unusable(error) from error
+        is_good = False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             is_good = _is_named(path, descriptor) and self._is_checked(path, descriptor, shard)
         except BlockingIOError:  # it is just being removed
-            is_good = False
-        if not is_good:
-            os.close(descriptor)
             return None
-        return HeldShard(descriptor)
+        except OSError as error:
+            raise self._unusable(error) from error
+        finally:
+            if not is_good:
+                os.close(descriptor)
+        return HeldShard(descriptor) if is_good else None
 
     def fetched(
         self,
@@ -125,6 +140,19 @@ class ShardCache:
             ShardError: If what the store holds is not what the index says.
             StoppedError: If ``is_stopped``.
         """
+        try:
+            return self._fetched(shard, order, is_stopped, is_limited=is_limited)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _fetched(
+        self,
+        shard: Shard,
+        order: Callable[[], Sequence[str]],
+        is_stopped: Callable[[], bool],
+        *,
+        is_limited: bool,
+    ) -> HeldShard | None:
         part = self.folder / f".{shard.sha256}.part"
         path = self.folder / f"{shard.sha256}.arrow"
         descriptor = _taken(part)
@@ -161,51 +189,51 @@ class ShardCache:
     def _reserve(
         self, descriptor: int, shard: Shard, order: Callable[[], Sequence[str]], *, is_limited: bool
     ) -> None:
-        """Take the room for ``shard``, removing others where there is too little."""
-        needed = shard.size_bytes
+        """Take the room for ``shard``, removing others where there is too little.
+
+        The folder, which may hold 100,000 files, is looked through once, and only if it must be.
+        """
+        limit = self._limit_bytes if is_limited else 0
         with _locked(self._lock_path, fcntl.LOCK_EX):
-            victims: Iterator[Path] | None = None
-            while True:
-                used = self._used_bytes()
-                is_beyond = is_limited and 0 < self._limit_bytes < used + needed
-                reason = f"{used + needed} bytes are more than the limit of {self._limit_bytes}"
-                if not is_beyond:
-                    try:
-                        os.posix_fallocate(descriptor, 0, needed)
-                    except OSError as error:
-                        if error.errno not in _FULL:
-                            raise self._refused(shard, error) from error
-                        os.ftruncate(descriptor, 0)
-                        reason = f"the disk has no room for {needed} bytes: {error.strerror}"
-                    else:
-                        return
-                victims = victims or self._victims(order())
-                if not self._remove_one(victims):
+            files = self._files() if limit else []
+            used = sum(file.size_bytes for file in files) + shard.size_bytes
+            victims: Iterator[_File] | None = None
+            while (is_beyond := 0 < limit < used) or not self._is_allocated(descriptor, shard):
+                if victims is None:
+                    victims = _by_need(files or self._files(), order())
+                removed = next((one for one in victims if _removed(self.folder / one.name)), None)
+                if removed is None:
+                    reason = f"the disk has no room for {shard.size_bytes} bytes"
+                    if is_beyond:
+                        reason = f"{used} bytes are more than the limit of {limit}"
                     raise NoRoomError(reason, is_limit=is_beyond)
+                used -= removed.size_bytes
 
-    def _used_bytes(self) -> int:
-        total = 0
-        for path in self.folder.iterdir():
-            with suppress(FileNotFoundError):
-                total += path.stat().st_size
-        return total
+    def _is_allocated(self, descriptor: int, shard: Shard) -> bool:
+        """Have the room on the disk, or return False: it is full."""
+        try:
+            os.posix_fallocate(descriptor, 0, shard.size_bytes)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise self._refused(shard, error) from error
+            os.ftruncate(descriptor, 0)
+            return False
+        return True
 
-    def _victims(self, order: Sequence[str]) -> Iterator[Path]:
-        """Yield the shards here: those that nobody asked for, oldest first, then the others."""
-        place = {digest: number for number, digest in enumerate(order)}
-        found = []
-        for path in self.folder.glob("*.arrow"):
-            with suppress(FileNotFoundError):
-                found.append((-place.get(path.stem, len(place)), path.stat().st_mtime_ns, path))
-        yield from (path for _, _, path in sorted(found))
+    def _files(self) -> list[_File]:
+        files = []
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    status = entry.stat()
+                    files.append(_File(entry.name, status.st_size, status.st_mtime_ns))
+        return files
 
-    @staticmethod
-    def _remove_one(victims: Iterator[Path]) -> bool:
-        for path in victims:
-            with suppress(OSError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                path.unlink()
-                return True
-        return False
+    def _unusable(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"{error.filename or self.folder}: shards cannot be kept there: {error.strerror}: set"
+            " train.loader.cache_path to a folder that may be written, on a disk with file locks"
+        )
 
     def _refused(self, shard: Shard, error: OSError) -> StorageError:
         return StorageError(
@@ -213,6 +241,19 @@ class ShardCache:
             f" {error.strerror}: make room, allow files of that size, or set"
             " train.loader.cache_path to another folder"
         )
+
+
+def _by_need(files: Sequence[_File], order: Sequence[str]) -> Iterator[_File]:
+    """Yield the shards among them: those that nobody asked for, oldest first, then the others."""
+    place = {f"{digest}.arrow": number for number, digest in enumerate(order)}
+    found = [
+        (-place.get(file.name, len(place)), file.mtime_ns, file)
+        for file in files
+        if file.name.endswith(".arrow")
+    ]
+    heapq.heapify(found)  # few of many are taken
+    while found:
+        yield heapq.heappop(found)[-1]
 
 
 def _copy(shard: Shard, descriptor: int, is_stopped: Callable[[], bool]) -> None:
@@ -246,9 +287,9 @@ def _write(descriptor: int, block: bytes) -> None:
 
 def _taken(part: Path) -> int | None:
     """Return a descriptor of the temporary file, locked; None if another process has it."""
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
     with suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, _TRY)
         if _is_named(part, descriptor):  # else who had it renamed or removed it before the lock
             return descriptor
     os.close(descriptor)
@@ -262,16 +303,25 @@ def _is_named(path: Path, descriptor: int) -> bool:
     return False
 
 
+def _removed(path: Path) -> bool:
+    """Remove a file, and return whether it was there and nobody held it."""
+    with suppress(OSError), _locked(path, _TRY) as descriptor:
+        if _is_named(path, descriptor):  # else another took its place before the lock
+            path.unlink()
+            return True
+    return False
+
+
 @contextmanager
-def _locked(path: Path, operation: int) -> Iterator[None]:
-    """Hold the lock on an existing file.
+def _locked(path: Path, operation: int) -> Iterator[int]:
+    """Hold the lock on an existing file, whose descriptor it gives.
 
     Raises:
         OSError: If the file is not there, or the lock is not to be had.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR)  # NFS locks for one alone only what may be written
     try:
         fcntl.flock(descriptor, operation)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

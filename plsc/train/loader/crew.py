@@ -33,6 +33,9 @@ class Crew(Protocol):
     def result(self, step: int) -> Assembly:
         """Return when the batch of ``step``, which was submitted, is made."""
 
+    def forget_before(self, window: int) -> None:
+        """Have everyone, as soon as what was submitted is made, unmap what came before."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -67,6 +70,10 @@ class ThreadCrew:
             ShardError: If the file of a shard is damaged.
         """
         return self._made.pop(step).result()
+
+    def forget_before(self, window: int) -> None:
+        """Have the thread unmap what came before, as soon as what was submitted is made."""
+        self._thread.submit(self._assembler.forget_before, window)
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +119,7 @@ class ProcessCrew:
         Raises:
             TrainError: If the worker is gone.
         """
-        self._send(step % len(self._workers), json.dumps([step, slot]) + "\n")
+        self._send(step % len(self._workers), json.dumps(["make", step, slot]) + "\n")
 
     def result(self, step: int) -> Assembly:
         """Return when the batch of ``step``, which was submitted, is made.
@@ -130,6 +137,17 @@ class ProcessCrew:
             made = Assembly.model_validate_json(line)
             self._assemblies[made.step] = made
         return self._assemblies.pop(step)
+
+    def forget_before(self, window: int) -> None:
+        """Have all workers unmap what came before, as soon as what was submitted is made.
+
+        A worker that only makes every n-th batch may otherwise keep a window for too long.
+
+        Raises:
+            TrainError: If a worker is gone.
+        """
+        for number in range(len(self._workers)):
+            self._send(number, json.dumps(["forget", window]) + "\n")
 
     def _send(self, number: int, text: str) -> None:
         jobs = self._workers[number].stdin

@@ -2,8 +2,10 @@
 
 import dataclasses
 import logging
+import os
 import resource
 import tempfile
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +28,7 @@ __all__ = ["Batch", "Loader"]
 
 log = logging.getLogger(__name__)
 
+_SPARE_FILES = 32
 _NAMED = 5  # replaced images that the log names; the others are only counted
 
 
@@ -55,8 +58,9 @@ class Loader:
         """Prepare to load; nothing is fetched yet.
 
         Raises:
-            ConfigError: If the cache's limit is below what has to be at hand at once.
-            StorageError: If the cache's folder cannot be written.
+            ConfigError: If the cache's limit, or that of open files, is below what has to be at
+                hand at once.
+            StorageError: If the cache's folder cannot be written, or its files not be locked.
         """
         settings = config.train.loader
         folder = settings.cache_path or str(Path(tempfile.gettempdir()) / "plsc-cache")
@@ -81,13 +85,20 @@ class Loader:
         )
         self.sampler = self._plan.sampler()
         self._check_limit(settings.cache_gib, settings.window_shards)
-        self._allow_open_files()
+        self._allow_open_files(settings.window_shards)
         self._cache = ShardCache(Path(folder), round(settings.cache_gib * 2**30))
 
-    def batches(self, steps: range) -> Generator[Batch, None, None]:
+    def batches(
+        self, steps: range, stop: threading.Event | None = None
+    ) -> Generator[Batch, None, None]:
         """Yield the batch of each of ``steps``, which follow each other.
 
+        Args:
+            steps: The steps.
+            stop: Set by another thread, it ends the wait for shards that may never come.
+
         Raises:
+            StoppedError: If a batch had to wait when ``stop`` was set.
             StorageError: If a shard cannot be fetched, or the cache has no room for it.
             ShardError: If a shard is not what the index says.
             TrainError: If a worker is gone.
@@ -98,7 +109,10 @@ class Loader:
         crew: Crew = (
             ProcessCrew(self._plan, self._workers) if self._workers else ThreadCrew(self._plan)
         )
-        with crew, Prefetcher(self.dataset, self.sampler, self._cache, steps, turn) as prefetcher:
+        prefetcher = Prefetcher(
+            self.dataset, self.sampler, self._cache, steps, turn, stop or threading.Event()
+        )
+        with crew, prefetcher:
             submitted, ahead = steps.start, self._plan.slots - 1
             for step in steps:
                 while submitted < min(step + ahead, steps.stop):
@@ -110,7 +124,10 @@ class Loader:
                     submitted += 1
                 made = self._result(crew, prefetcher, step)
                 self.waited_s = prefetcher.waited_s
-                prefetcher.passed(step)
+                first = self.sampler.windows(step + 1).start
+                if first > self.sampler.windows(step).start:
+                    crew.forget_before(first)
+                    prefetcher.forget_before(first)
                 slot = step % self._plan.slots
                 images, labels = crew.ring.images[slot], crew.ring.labels[slot]
                 yield Batch(step, images, labels, made.num_replaced)
@@ -144,11 +161,19 @@ class Loader:
                 f" train.loader.window_shards={window_shards}"
             )
 
-    def _allow_open_files(self) -> None:
+    def _allow_open_files(self, window_shards: int) -> None:
         """Let this process, and the workers that it starts, hold all shards of the windows open."""
         per_window = -(-len(self.dataset.shards) // self.sampler.num_windows)
-        needed = 2 * self.sampler.windows_at_once * per_window + 1024
+        for_shards = 2 * self.sampler.windows_at_once * per_window  # locked, and mapped
+        needed = for_shards + 1024
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        num_open = len(os.listdir("/proc/self/fd"))
+        if hard != resource.RLIM_INFINITY and hard < for_shards + num_open + _SPARE_FILES:
+            raise ConfigError(
+                f"train.loader.window_shards={window_shards}: {for_shards} files have to be open"
+                f" for the shards, and {num_open} are already, but this process may have no more"
+                f" than {hard}: raise its hard limit (ulimit -Hn), or lower the setting"
+            )
         if soft != resource.RLIM_INFINITY and soft < needed:
             allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))

@@ -1,5 +1,6 @@
 """Shards brought to this machine ahead of their use, window by window, by a thread."""
 
+import functools
 import logging
 import math
 import threading
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from plsc.artifacts.shards import ShardReader, ShardSet
+from plsc.artifacts.shards import Shard, ShardReader, ShardSet
 from plsc.errors import PlscError, ShardError, StorageError
 from plsc.train.loader.cache import HeldShard, NoRoomError, ShardCache, StoppedError
 from plsc.train.loader.sampler import Sampler
@@ -21,7 +22,10 @@ _PAUSE_S = 0.05
 """How long to wait for what another process fetches, or may let go."""
 _PATIENCE_S = 10.0
 """How long training waits for other processes to let go of the room that it needs."""
+_GRACE_S = 3.0
+"""How long the end waits for a request; one that stalls ends in its own time, or with the process."""
 _SAY_EVERY_S = 30.0
+_WARN_EVERY_S = 600.0
 
 
 class Prefetcher:
@@ -31,7 +35,13 @@ class Prefetcher:
     """
 
     def __init__(
-        self, dataset: ShardSet, sampler: Sampler, cache: ShardCache, steps: range, turn: float
+        self,
+        dataset: ShardSet,
+        sampler: Sampler,
+        cache: ShardCache,
+        steps: range,
+        turn: float,
+        stop: threading.Event,
     ) -> None:
         """Prepare to fetch what ``steps`` need.
 
@@ -42,6 +52,7 @@ class Prefetcher:
             steps: The steps to come, at least one.
             turn: 0..1, where in a window to begin: that processes which share the cache fetch
                 different shards.
+            stop: Ends the thread, and waiting, when any thread sets it.
         """
         self.waited_s = 0.0
         """Seconds in which training had to wait for shards."""
@@ -50,15 +61,17 @@ class Prefetcher:
         self._cache = cache
         self._turn = turn
         self._first = sampler.windows(steps.start).start
-        self._stop = sampler.windows(steps.stop - 1).stop
+        self._end = sampler.windows(steps.stop - 1).stop
         self._held: dict[int, HeldShard] = {}
         self._complete: set[int] = set()
         self._fetched_bytes = 0
         self._said = -math.inf
-        self._has_warned = False
+        self._warned = -math.inf
+        self._beyond_until = -1
+        """The last window for which this run goes beyond the limit without waiting."""
         self._urgent_since: float | None = None
         self._error: BaseException | None = None
-        self._is_closed = False
+        self._stop = stop
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="shards", daemon=True)
 
@@ -72,12 +85,13 @@ class Prefetcher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stop.set()
         with self._changed:
-            self._is_closed = True
             self._changed.notify_all()
-        self._thread.join()
-        for shard in list(self._held):
-            self._held.pop(shard).release()
+        self._thread.join(_GRACE_S)
+        with self._changed:
+            for shard in list(self._held):
+                self._held.pop(shard).release()
 
     def is_ready(self, step: int) -> bool:
         """Return whether all shards that ``step`` reads are here.
@@ -100,12 +114,15 @@ class Prefetcher:
 
         Raises:
             StorageError, ShardError: What went wrong in the thread.
+            StoppedError: If it was told to stop.
         """
         if self.is_ready(step):
             return
         begin, had_bytes = time.monotonic(), self._fetched_bytes
         before_s, self._urgent_since = self.waited_s, begin
         while not self.is_ready(step):
+            if self._stop.is_set():
+                raise StoppedError
             with self._changed:
                 self._changed.wait(_PAUSE_S)
             now = time.monotonic()
@@ -119,11 +136,8 @@ class Prefetcher:
                 )  # fmt: skip
         self._urgent_since = None
 
-    def passed(self, step: int) -> None:
-        """Let go of what no step after ``step`` reads, and fetch what comes next."""
-        first = self._sampler.windows(step + 1).start
-        if first == self._first:
-            return
+    def forget_before(self, first: int) -> None:
+        """Let go of what no step from window ``first`` on reads soon, and fetch what comes next."""
         with self._changed:
             self._first = first
             self._complete = {window for window in self._complete if window >= first}
@@ -142,16 +156,16 @@ class Prefetcher:
             self._changed.notify_all()
 
     def _wanted(self) -> range:
-        return range(self._first, min(self._first + self._sampler.windows_at_once, self._stop))
+        return range(self._first, min(self._first + self._sampler.windows_at_once, self._end))
 
     def _run(self) -> None:
         try:
-            while not self._is_closed:
+            while not self._stop.is_set():
                 is_complete = self._bring_missing()
                 with self._changed:
                     if not is_complete:
                         self._changed.wait(_PAUSE_S)
-                    elif not self._is_closed and not self._missing():
+                    elif not self._stop.is_set() and not self._missing():
                         self._changed.wait()
         except StoppedError:
             pass
@@ -183,21 +197,12 @@ class Prefetcher:
 
     def _bring(self, number: int) -> bool:
         """Have the shard here, or return False: another process is just fetching it."""
-        if self._is_closed:
+        if self._stop.is_set():
             raise StoppedError
         shard = self._dataset.shards[number]
         held = self._cache.held(shard)
         if held is None:
-            is_limited = not self._is_stuck
-            if not is_limited and not self._has_warned:
-                self._has_warned = True
-                log.warning(
-                    "%s is full of what other runs use: this one goes beyond the limit if it must",
-                    self._cache.folder,
-                )
-            held = self._cache.fetched(
-                shard, self._order, is_stopped=self._is_stopped, is_limited=is_limited
-            )
+            held = self._fetched(shard)
             if held is None:
                 return False
             self._fetched_bytes += shard.size_bytes
@@ -207,14 +212,48 @@ class Prefetcher:
             held.release()
             raise
         with self._changed:
+            if self._stop.is_set():  # and maybe nobody is left who would release it
+                held.release()
+                raise StoppedError
             self._held[number] = held
             self._changed.notify_all()
         return True
 
+    def _fetched(self, shard: Shard) -> HeldShard | None:
+        """Fetch ``shard``, within the limit or, if training cannot go on otherwise, beyond it.
+
+        A run that had to go beyond it in one window does not wait again in the next.
+        """
+        fetch = functools.partial(
+            self._cache.fetched, shard, self._order, is_stopped=self._stop.is_set
+        )
+        try:
+            return fetch()
+        except NoRoomError as error:
+            first = self._first
+            if not error.is_limit or not (self._is_stuck or first <= self._beyond_until):
+                raise
+            self._beyond_until = first + 1
+        now = time.monotonic()
+        if now - self._warned > _WARN_EVERY_S:
+            self._warned = now
+            log.warning(
+                "%s is full of what other runs use: this one goes beyond the limit of"
+                " train.loader.cache_gib",
+                self._cache.folder,
+            )
+        return fetch(is_limited=False)
+
     def _check(self, number: int, held: HeldShard) -> None:
         """Refuse labels that are no class, before they end a step of some other rank."""
         shard, num_classes = self._dataset.shards[number], self._dataset.num_classes
-        labels = ShardReader(held.path).labels
+        try:
+            labels = ShardReader(held.path).labels
+        except ShardError as error:
+            raise ShardError(
+                f"{shard.uri} has the digest that the index says, but is no shard that can be"
+                f" read: run preprocess again ({error})"
+            ) from error
         if len(labels) != shard.num_samples:
             raise ShardError(
                 f"{shard.uri} has {len(labels)} samples, the index says {shard.num_samples}:"
@@ -231,9 +270,6 @@ class Prefetcher:
         """Whether training has waited for so long that what others hold will not be let go."""
         since = self._urgent_since
         return since is not None and time.monotonic() - since > _PATIENCE_S
-
-    def _is_stopped(self) -> bool:
-        return self._is_closed
 
     def _order(self) -> Sequence[str]:
         shards = self._dataset.shards

@@ -1,7 +1,8 @@
 """``python -m plsc.train.loader.worker``: decodes batches for a rank until its input ends.
 
-JSON lines on standard input: the descriptor of a ring and a plan, then one step and slot each; the
-answers are JSON lines on standard output. The batches themselves go into the ring.
+JSON lines on standard input: the descriptor of a ring and a plan, then "make", step and slot, or
+"forget" and the first window still to be read. The answers to the former are JSON lines on standard
+output. The batches themselves go into the ring.
 """
 
 import json
@@ -29,7 +30,11 @@ def main() -> int:
     )
     assembler = Assembler(plan)
     for line in jobs:
-        step, slot = json.loads(line)
+        job, *numbers = json.loads(line)
+        if job == "forget":
+            assembler.forget_before(*numbers)
+            continue
+        step, slot = numbers
         made = assembler.assemble(step, ring.images[slot], ring.labels[slot])
         answers.write(made.model_dump_json().encode() + b"\n")
     return 0

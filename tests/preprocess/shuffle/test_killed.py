@@ -1,5 +1,6 @@
 """Whatever is killed, whenever: nothing half-done looks finished, and a re-run gives the same."""
 
+import gzip
 import os
 import signal
 import subprocess
@@ -13,11 +14,12 @@ import pytest
 
 from plsc import doorway
 from plsc.artifacts.shards import ShardSet
+from plsc.errors import RecordError, StorageError
 from plsc.preprocess import stage
 from plsc.preprocess.shuffle import planning, workforce
 from plsc.preprocess.shuffle.workforce import WorkerLostError
 from plsc.preprocess.stage import run
-from tests.preprocess.rows import digests_of, good_parts, settings, write_parts
+from tests.preprocess.rows import digests_of, good_parts, line, settings, write_parts
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def test_a_task_whose_workers_are_always_killed_ends_the_stage_and_leaves_nothin
     config = settings(tmp_path, "preprocess.workers=2")
     with monkeypatch.context() as patch:
         kill_workers(patch, always={("map", 2)})
-        with pytest.raises(WorkerLostError, match=r"SIGKILL in map task 2.*memory_mib"):
+        with pytest.raises(WorkerLostError, match=r"in map task 2.*SIGKILL.*memory_mib"):
             run(config)
     assert not list(Path(config.store_uri).rglob("index.json"))
     assert not [path for path in Path(config.store_uri).rglob("work/**/*") if path.is_file()]
@@ -134,6 +136,62 @@ def workers_alive():
     """Return the worker processes of this process."""
     children = psutil.Process().children(recursive=True)
     return [one for one in children if any("shuffle.worker" in word for word in one.cmdline())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_takes_everything_temporary_with_it(tmp_path, number):
+    write_parts(tmp_path / "data", good_parts(num_rows=8_000))
+    (tmp_path / "scratch").mkdir()
+    driver = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import sys; from pathlib import Path\n"
+            "from plsc.preprocess.shuffle import planning\n"
+            "from plsc.preprocess.stage import run\n"
+            "from tests.preprocess.rows import settings\n"
+            "planning._SMALLEST_ITEM_BYTES = 5_000\n"
+            "run(settings(Path(sys.argv[1]), 'preprocess.workers=2'))",
+            str(tmp_path),
+        ],
+        env=os.environ | {"TMPDIR": str(tmp_path / "scratch")},
+        stderr=subprocess.DEVNULL,
+    )
+    while not list(tmp_path.rglob("map/*.run")):
+        assert driver.poll() is None
+        time.sleep(0.02)
+    driver.send_signal(number)
+    assert driver.wait(timeout=60) != 0
+    left = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert left == []
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_many_tasks_that_fail_at_once_end_the_stage(tmp_path, small_items):
+    content = gzip.compress(b"".join(row for rows in good_parts().values() for row in rows))
+    write_parts(tmp_path / "data", {f"part-{n}.gz": [content[:-20]] for n in range(12)})
+    for attempt in range(3):
+        with pytest.raises(RecordError, match="end of the gzip stream"):
+            run(settings(tmp_path, "preprocess.workers=3", run_id=f"run-{attempt}"))
+    assert not workers_alive()
+
+
+def test_a_run_whose_class_map_is_gone_does_not_take_its_labels_for_class_ids(
+    tmp_path, small_items, monkeypatch
+):
+    rows = [line(n, 0).replace(b"\t0", b"\tname-%d" % (n % 5)) for n in range(60)]
+    write_parts(tmp_path / "data", {"part": rows})
+    work = workforce.Workforce.run
+
+    def robbed(self, task, numbers, advance):
+        if task == "reduce":
+            (labels,) = Path(tmp_path).rglob("labels.i64")
+            labels.unlink()
+        work(self, task, numbers, advance)
+
+    monkeypatch.setattr(workforce.Workforce, "run", robbed)
+    with pytest.raises(StorageError, match=r"labels\.i64"):
+        run(settings(tmp_path, "preprocess.labels=names"))
 
 
 def kill_workers(patch, *, first=frozenset(), always=frozenset()):
