@@ -115,10 +115,12 @@ def to_model_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def _opened(content: bytes) -> "Image.Image":
     from PIL import Image  # noqa: PLC0415
 
+    stream = io.BytesIO(content)
     try:
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        image = Image.open(stream, formats=_FORMATS)
         if image.size[0] * image.size[1] <= MAX_PIXELS:
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise NotAnImageError(f"not a readable image ({', '.join(_FORMATS)}): {error}") from error
+        reason = str(error).replace(f" {stream!r}", "")  # an address is another in every run
+        raise NotAnImageError(f"not a readable image ({', '.join(_FORMATS)}): {reason}") from error
     return image

@@ -6,14 +6,16 @@
         ...
     assert proxy.injected["cut"] > 0
 
-``behind(proxy, monkeypatch)`` does the two lines in the middle, and ends with a fresh client.
+``behind(proxy, monkeypatch)`` does that for a block, with a client of its own.
 Subprocesses are reached by the same variable of the environment. Requests pass unchanged, ``Host``
 included, so the signatures of the client hold. Everything runs in threads of the test's process
 and ends with the block, stalled requests too.
 """
 
+import functools
 import http.client
 import itertools
+import os
 import socket
 import struct
 import threading
@@ -104,7 +106,7 @@ class FaultProxy:
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(
@@ -133,13 +135,11 @@ def behind(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault
     """Within the block, storage of this process and of its children goes through the proxy."""
     with monkeypatch.context() as patch:
         patch.setenv("S3_ENDPOINT", proxy.endpoint)
-        s3.client.cache_clear()
-        try:
-            with proxy:
-                yield proxy
-        finally:
-            patch.undo()
-            s3.client.cache_clear()
+        client = functools.cache(s3.client.__wrapped__)
+        os.register_at_fork(after_in_child=client.cache_clear)
+        patch.setattr(s3, "client", client)  # the other one is kept for later
+        with proxy:
+            yield proxy
 
 
 class _Server(ThreadingHTTPServer):

@@ -49,6 +49,14 @@ def test_what_is_no_image_is_refused(content):
         transforms.decode(content)
 
 
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"BM" + bytes(60)])
+def test_the_reason_is_the_same_in_every_run(content):
+    with pytest.raises(transforms.NotAnImageError) as caught:
+        transforms.decode(content)
+    assert str(caught.value).startswith("not a readable image (JPEG, PNG, BMP, WEBP): ")
+    assert "0x" not in str(caught.value)
+
+
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
 def test_image_that_is_cut_off_is_refused(pixels, format_):
     content = encoded(pixels, format=format_)

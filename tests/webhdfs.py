@@ -23,13 +23,14 @@ class WebHdfs:
             to that of a proxy before it.
         users: Who asked, in the order of the requests to the name node.
         refuses: Answer 403 with an AccessControlException.
+        is_strict: Answer 400 with an IllegalArgumentException, as to names that Hadoop refuses.
         is_forgetful: The data node answers 404, although the name node knows the file.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.users: list[str] = []
-        self.refuses = self.is_forgetful = False
+        self.refuses = self.is_forgetful = self.is_strict = False
         self._servers = [_Server(("127.0.0.1", 0), _Handler) for _ in range(2)]
         for server in self._servers:
             server.cluster = self
@@ -70,6 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
         cluster.users.append(query.get("user.name", [""])[0])
         if cluster.refuses:
             self._send_error(403, "AccessControlException", "Permission denied: user=nobody")
+        elif cluster.is_strict:
+            self._send_error(400, "IllegalArgumentException", "Invalid path name")
         elif not path.exists():
             self._send_error(404, "FileNotFoundException", f"File does not exist: {name}")
         else:

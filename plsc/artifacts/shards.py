@@ -51,7 +51,7 @@ class Shard(Payload):
 
 
 class Quarantine(Value):
-    """The bad rows of the input, as JSON lines of ``uri, line, reason, detail, row``."""
+    """The bad rows of the input: JSON lines of ``uri, line, offset, reason, detail, row``."""
 
     uri: Uri
     """Where they lie; empty when there are none."""

@@ -6,6 +6,7 @@ as well: a few bytes of a character map may stand for four thousand million char
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from fontTools.ttLib import TTFont
 from plsc.datasets.faces import Face
 from plsc.errors import ConfigError
 
-__all__ = ["Claim", "Refused", "find_files", "read_claims"]
+__all__ = ["Claim", "Refused", "find_files", "read_claims", "shown"]
 
 log = logging.getLogger("plsc.datasets.fonts")
 
@@ -56,7 +57,7 @@ def find_files(folder: Path) -> dict[str, Path]:
         if path.suffix.lower() not in _SUFFIXES or not path.is_file():
             continue
         if path.stat().st_size > _MAX_BYTES:
-            log.warning("skipped %s: it is larger than %d MiB", path, _MAX_BYTES >> 20)
+            log.warning("skipped %s: it is larger than %d MiB", shown(path), _MAX_BYTES >> 20)
             continue
         found.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), path)
     if not found:
@@ -96,11 +97,17 @@ def _claim(font: TTFont, path: Path, digest: str, number: int) -> Claim:
     if not characters:
         raise Refused("it has no Unicode character map")
     names = font.get("name")
-    family = _plain(names and names.getBestFamilyName()) or path.stem
-    own = _plain(names and names.getDebugName(6)) or path.stem
+    of_file = _plain(path.stem) or digest[:8]
+    family = _plain(names and names.getBestFamilyName()) or of_file
+    own = _plain(names and names.getDebugName(6)) or of_file
     # Two versions of a font have one name: without the digest their pictures' names would clash.
     face = Face(f"{own}@{digest[:8]}", family, _is_slanted(font), str(path), number)
     return Claim(face, [chr(code) for code in sorted(characters) if code < 0x110000])
+
+
+def shown(path: str | Path) -> str:
+    """Return a path as text that can be written: names of files may be any bytes."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _plain(name: str | None) -> str:

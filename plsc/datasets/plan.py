@@ -15,10 +15,10 @@ import numpy as np
 import PIL
 from PIL import features
 
+from plsc.datasets import fonts as font_files
 from plsc.datasets.alphabet import Alphabet
 from plsc.datasets.chance import rank
 from plsc.datasets.faces import Face
-from plsc.datasets.fonts import find_files
 from plsc.datasets.recipes import LargeRecipe
 from plsc.datasets.repertoire import Repertoire, choose_repertoire
 from plsc.datasets.survey import Surveyed, survey
@@ -77,7 +77,7 @@ def make_plan(
     Raises:
         ConfigError: If the fonts yield too few characters.
     """
-    files = find_files(fonts)
+    files = font_files.find_files(fonts)
     surveyed, skipped = survey(files, work, processes=processes or os.cpu_count() or 1)
     if not surveyed:
         raise ConfigError(f"--fonts {fonts}: none of {len(files)} font files can be used")
@@ -111,7 +111,7 @@ def _document(
     faces = [
         {
             "name": entry.face.name,
-            "file": entry.face.path.name,
+            "file": font_files.shown(entry.face.path.name),
             "family": entry.face.family,
             "is_slanted": entry.face.is_slanted,
             "classes": shown.get(entry.face.name, 0),

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from plsc.datasets.alphabet import has_its_own_shape, says_something, shape_of
 from plsc.datasets.chance import rank
 from plsc.datasets.faces import EM_PIXELS, Face, ink
-from plsc.datasets.fonts import Claim, Refused, read_claims
+from plsc.datasets.fonts import Claim, Refused, read_claims, shown
 from plsc.progress import Progress
 
 __all__ = ["Surveyed", "survey"]
@@ -82,8 +82,8 @@ def survey(
         for path, (faces, reasons) in zip(files.values(), looks, strict=True):
             surveyed += faces
             for reason in reasons:
-                skipped.setdefault(path.name, []).append(reason)
-                log.warning("skipped in %s: %s", path, reason)
+                skipped.setdefault(shown(path.name), []).append(reason)
+                log.warning("skipped in %s: %s", shown(path), reason)
             progress.advance()
     progress.finish()
     return sorted(surveyed, key=lambda face: (-len(face.codes), face.face.name)), skipped

@@ -60,10 +60,7 @@ def _explain_s3(error: Exception) -> str | None:
     from botocore.exceptions import (  # noqa: PLC0415
         BotoCoreError,
         ClientError,
-        ConnectTimeoutError,
-        EndpointConnectionError,
         NoCredentialsError,
-        SSLError,
     )
 
     if isinstance(error, Boto3Error) and isinstance(error.__context__, ClientError):
@@ -72,6 +69,21 @@ def _explain_s3(error: Exception) -> str | None:
         return _of_answer(error.response)
     if isinstance(error, NoCredentialsError):
         return "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and S3_ENDPOINT)"
+    if isinstance(error, patience.broken_connections()):
+        return _of_connection(error)
+    if isinstance(error, BotoCoreError | Boto3Error):
+        return str(error)
+    return None
+
+
+def _of_connection(error: Exception) -> str:
+    """Explain why there is no connection, or none any more."""
+    from botocore.exceptions import (  # noqa: PLC0415
+        ConnectTimeoutError,
+        EndpointConnectionError,
+        SSLError,
+    )
+
     endpoint = os.environ.get("S3_ENDPOINT", "AWS")
     if isinstance(error, SSLError):
         return f"{error}: check the certificate of {endpoint}, and AWS_CA_BUNDLE"
@@ -80,14 +92,10 @@ def _explain_s3(error: Exception) -> str | None:
             f"no object store answers at {endpoint} (asked {patience.TRIES} times): start it"
             " (make services-up), or correct S3_ENDPOINT"
         )
-    if isinstance(error, patience.broken_connections()):
-        return (
-            f"{error} ({patience.TRIES} times): check the network and the store at {endpoint},"
-            f" or give it more than the {patience.timeout_s():g} s of S3_TIMEOUT_S"
-        )
-    if isinstance(error, BotoCoreError | Boto3Error):
-        return str(error)
-    return None
+    return (
+        f"{error} ({patience.TRIES} times): check the network and the store at {endpoint},"
+        f" or give it more than the {patience.timeout_s():g} s of S3_TIMEOUT_S"
+    )
 
 
 def _of_answer(response: Any) -> str:

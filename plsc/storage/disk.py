@@ -15,11 +15,12 @@ from plsc.errors import StorageError
 from plsc.storage.info import ObjectInfo
 from plsc.storage.names import path_on_disk
 
-__all__ = ["atomic_file", "delete", "delete_all", "ensure", "exists", "list_infos"]
+__all__ = ["atomic_file", "delete", "ensure", "exists", "list_infos"]
 __all__ += ["open_seekable", "open_stream", "read_into", "remove_folder", "stat", "upload", "write"]
 
 _BUFFER_BYTES = 1 << 18
 _UNFINISHED = ".part"
+_GONE = (FileNotFoundError, NotADirectoryError)
 
 
 def open_stream(uri: str, start: int = 0, stop: int | None = None) -> BinaryIO:
@@ -74,19 +75,14 @@ def delete(uri: str) -> None:
     _path(uri).unlink(missing_ok=True)
 
 
-def delete_all(uris: list[str]) -> None:
-    """Remove files."""
-    for uri in uris:
-        delete(uri)
-
-
 def remove_folder(uri: str) -> int:
     """Remove a folder (or file), if it is there, and return how many files there were.
 
     Of a folder in it that is a link the link alone goes: what it leads to may be another's.
     """
     found = [path for path, _ in _files(_path(uri), follows=False)]
-    delete_all(found)
+    for path in found:
+        Path(path).unlink(missing_ok=True)
     shutil.rmtree(_path(uri), ignore_errors=True)
     return len(found)
 
@@ -158,7 +154,9 @@ def _regular(path: Path) -> Path:
     if modes.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not modes.S_ISREG(mode):
-        raise StorageError(f"{path}: expected a file, found a pipe, socket or device: remove it")
+        raise StorageError(
+            f"{path}: expected a file, found a pipe, socket or device: correct the path"
+        )
     return path
 
 
@@ -174,7 +172,7 @@ def _files(top: Path, *, follows: bool) -> Iterator[_Found]:
     """
     try:
         status = top.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except _GONE:
         return
     if modes.S_ISREG(status.st_mode):
         yield str(top), status
@@ -186,19 +184,21 @@ def _files(top: Path, *, follows: bool) -> Iterator[_Found]:
             identity = (status.st_dev, status.st_ino)
             if modes.S_ISREG(status.st_mode) and not _is_unfinished(entry.name):
                 yield entry.path.removeprefix("./"), status
-            elif modes.S_ISDIR(status.st_mode) and identity not in above:
-                if follows or not entry.is_symlink():
-                    waiting.append((entry.path, above | {identity}))
+            is_folder = modes.S_ISDIR(status.st_mode) and (follows or not entry.is_symlink())
+            if is_folder and identity not in above:
+                waiting.append((entry.path, above | {identity}))
 
 
 def _entries(folder: str) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                with suppress(OSError):  # it vanished, or is a link that leads nowhere
-                    yield entry, entry.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
+    with suppress(*_GONE), os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat()
+            except OSError as error:  # it vanished, or is a link that leads nowhere or to itself
+                if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                    raise
+            else:
+                yield entry, status
 
 
 def _is_unfinished(name: str) -> bool:

@@ -192,9 +192,9 @@ def exists(uri: str) -> bool:
 def list_objects(prefix: str) -> Iterator[ObjectInfo]:
     """Yield every object whose uri begins with ``prefix``, in the order of their uris.
 
-    Locally, ``prefix`` is a file or a folder; links to files and folders are followed. The list is made whole before the first is given:
-    stores differ in their order (SeaweedFS walks folders, AWS sorts keys), and the order decides
-    what a shuffle gives.
+    Locally, ``prefix`` is a file or a folder; links to files and folders are followed. The list is
+    made whole before the first is given: stores differ in their order (SeaweedFS walks folders,
+    AWS sorts keys), and the order decides what a shuffle gives.
 
     Raises:
         StorageError: If the store cannot be asked.

@@ -229,10 +229,10 @@ def _fetch(uri: str, start: int, stop: int | None, tag: str | None) -> Part:
         if error.response["Error"]["Code"] not in {"InvalidRange", "416"}:
             raise
         return _nothing(uri, start)
-    size_bytes = answer["ContentLength"]
-    is_whole = start == 0 and (stop is None or "ContentRange" not in answer and size_bytes <= stop)
-    if not is_whole:  # for nothing but the whole an answer without a range (200) will do
-        size_bytes = _size_told(uri, asked["Range"], answer.get("ContentRange", ""))
+    size_bytes, told = answer["ContentLength"], answer.get("ContentRange", "")
+    fits = start == 0 and (stop is None or size_bytes <= stop)
+    if told or not fits:  # 200 in place of 206 will do for the whole: of nothing there is no range
+        size_bytes = _size_told(uri, asked.get("Range", "everything"), told)
     return Part(
         cast("Body", answer["Body"]),
         start=start,

@@ -1,6 +1,7 @@
 import base64
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -10,13 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from plsc.datasets.fonts import read_claims
 from plsc.datasets.large import build_large, count_large
 from plsc.datasets.plan import Plan, PlannedClass, cut_into_parts
 from plsc.datasets.recipes import LARGE
 from plsc.errors import ConfigError
 from plsc.transforms import decode
 from plsc.verification import measure, pixel_embeddings, read_benchmark
-from tests.datasets.typefaces import IDEOGRAPHS, cut_bundled, rectangles, write_font
+from tests.datasets.typefaces import (
+    IDEOGRAPHS,
+    cut_bundled,
+    rectangles,
+    without_names,
+    write_font,
+)
 
 SMALL = replace(
     LARGE, image_size=32, num_held_out=30, images_per_face=2, num_pairs=120, folds=3, num_parts=5
@@ -65,6 +73,31 @@ def test_every_class_is_shown_by_each_of_its_faces_as_often_as_asked(made):
     assert len({image for image, _ in rows}) == len(rows)
     assert {decode(image).shape for image, _ in rows} == {(32, 32, 3)}
     assert [label for _, label in rows] == sorted(label for _, label in rows)
+
+
+def test_names_of_files_may_be_any_bytes(tmp_path, caplog):
+    folder = cut_bundled(tmp_path / "fonts", ("DejaVuSans", "DejaVuSerif", "STIXGeneral"))
+    nameless = without_names(folder / "DejaVuSerif.ttf")
+    nameless.rename(folder / os.fsdecode(b"no \xff name.ttf"))
+    (folder / "DejaVuSans.ttf").rename(folder / os.fsdecode(b"\xfe.ttf"))
+    (folder / os.fsdecode(b"junk \xff.ttf")).write_bytes(b"no font")
+    recipe = replace(SMALL, max_classes=3, num_held_out=0, images_per_class=1)
+    build_large(folder, recipe, str(tmp_path / "out"), processes=1)
+    told = json.loads((tmp_path / "out" / "fonts.json").read_bytes().decode())
+    assert told["skipped"] == ["junk \ufffd.ttf"]
+    assert {(face["file"], face["family"]) for face in told["faces"]} == {
+        ("no \ufffd name.ttf", "no-name"),
+        ("\ufffd.ttf", "DejaVu-Sans"),
+        ("STIXGeneral.ttf", "STIXGeneral"),
+    }
+    assert len(rows_of(tmp_path / "out")) == 3
+    assert caplog.text.encode()
+
+
+def test_a_font_without_any_name_is_called_by_its_digest(tmp_path):
+    path = write_font(tmp_path / os.fsdecode(b"\xff.ttf"), {"A": rectangles("A")})
+    (claim,) = read_claims(without_names(path), "0123456789abcdef")
+    assert (claim.face.name, claim.face.family) == ("01234567@01234567", "01234567")
 
 
 def test_look_alikes_of_other_scripts_are_one_class(made):

@@ -75,3 +75,11 @@ def without_outlines(path: Path) -> Path:
             del font[table]
         font.save(path)
     return path
+
+
+def without_names(path: Path) -> Path:
+    """Take a font's names away, so that its file's name is all there is."""
+    with TTFont(path, lazy=False) as font:
+        font["name"].names = []
+        font.save(path)
+    return path

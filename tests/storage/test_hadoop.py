@@ -92,7 +92,10 @@ def test_what_passes_costs_no_byte(cluster: WebHdfs, node: str, fault: Fault) ->
 
 
 @pytest.mark.parametrize("fault", [busy(), reset(), cut(after_bytes=100), stall()])
-def test_what_does_not_pass_is_told(cluster: WebHdfs, root: str, fault: Fault) -> None:
+def test_what_does_not_pass_is_told(
+    cluster: WebHdfs, root: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S3_TIMEOUT_S", "0.15")
     (cluster.folder / "a").write_bytes(CONTENT)
     with FaultProxy(cluster.data_endpoint, [fault]) as proxy:
         cluster.data_endpoint = proxy.endpoint
@@ -134,6 +137,14 @@ def test_missing_files_and_missing_rights_are_told(cluster: WebHdfs, root: str) 
     cluster.refuses = True
     with pytest.raises(StorageError, match=r"Permission denied.*HADOOP_USER_NAME"):
         storage.read_bytes(f"{root}/a")
+
+
+def test_a_name_that_hadoop_does_not_take_is_told_at_once(cluster: WebHdfs, root: str) -> None:
+    cluster.is_strict = True
+    for use in (storage.read_bytes, storage.stat, lambda uri: list(storage.list_objects(uri))):
+        with pytest.raises(StorageError, match=r"/a:b: .* cannot make sense.*Invalid.*no ':'"):
+            use(f"{root}/a:b")
+    assert len(cluster.users) == 3
 
 
 def test_who_asks_stands_in_the_uri_or_the_environment(

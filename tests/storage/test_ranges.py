@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -47,6 +48,25 @@ def test_a_range_over_the_end_is_an_error_unless_it_is_a_stream(uri: str) -> Non
             assert reader.read() == CONTENT[start:]
         with storage.open_reader(uri, start=start) as reader:
             assert reader.read() == CONTENT[start:]
+
+
+@pytest.mark.parametrize("make", [bytearray, lambda size: np.zeros(size // 4, np.int32)])
+def test_a_range_fills_a_buffer_and_no_more(uri: str, make: Callable[[int], bytearray]) -> None:
+    for start, size in [(0, 0), (0, 8), (7, 2_000_000), (SIZE - 4, 4), (SIZE, 0)]:
+        target = make(size)
+        storage.read_range_into(uri, start, memoryview(target))
+        assert bytes(target) == CONTENT[start : start + size]
+    with storage.open_reader(uri) as reader:
+        assert reader.read(8) == CONTENT[:8]
+
+
+def test_a_buffer_that_reaches_over_the_end_is_an_error(uri: str) -> None:
+    for start in (0, SIZE - 1, SIZE, SIZE + 9):
+        target = memoryview(bytearray(SIZE + 10 - start))
+        with pytest.raises(StorageError, match=rf"expected the bytes from {start} to {SIZE + 10}"):
+            storage.read_range_into(uri, start, target)
+    with pytest.raises(StorageError, match=r"nothing: there is no such (object|file)"):
+        storage.read_range_into(f"{uri}-nothing", 0, memoryview(bytearray(1)))
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 5), (5, 4), (-3, None)])

@@ -25,6 +25,8 @@ from plsc.preprocess.shuffle.tables import Rows, Tables
 
 __all__ = ["Order", "Plan", "find_order"]
 
+_TASKS_PER_WORKER = 8  # as in planning
+
 
 class Plan(Value):
     """What one reduce task does."""
@@ -162,7 +164,7 @@ class _Cutter:
         self._shard_cost = self._shard_bytes = 0
         """Of the shard: memory of all rows gathered for it; of those that stay."""
         total = sum(run.table_start + run.num_samples * SAMPLE_BYTES for run in runs)
-        self._fair = total // (4 * job.num_workers)
+        self._fair = total // (_TASKS_PER_WORKER * job.num_workers)
 
     def take(self, rows: Rows, is_kept: npt.NDArray[np.bool_]) -> None:
         """Go on with the next rows."""

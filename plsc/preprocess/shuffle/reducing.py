@@ -16,7 +16,7 @@ from plsc.errors import ShardError
 from plsc.preprocess.shuffle.arena import arena
 from plsc.preprocess.shuffle.job import Job, read_value, write_value
 from plsc.preprocess.shuffle.ordering import Plan
-from plsc.preprocess.shuffle.runs import key_function, samples
+from plsc.preprocess.shuffle.runs import key_function, samples, sorted_by
 
 __all__ = ["Reduced", "reduce_range"]
 
@@ -99,7 +99,7 @@ def _gather(job: Job, plan: Plan, memory: memoryview) -> _Gathered:
             images.append(image)
     halves = np.frombuffer(keys, ">u8").reshape(-1, 2).astype(np.uint64)
     numbers = np.array(labels, np.int64)
-    order = np.lexsort((numbers, halves[:, 1], halves[:, 0]))
+    order = sorted_by(halves[:, 0], halves[:, 1], numbers)
     halves, numbers = halves[order], numbers[order]
     ids = _class_ids(plan, numbers)
     is_kept = ids >= 0

@@ -14,7 +14,7 @@ from plsc.preprocess.shuffle.runs import HEAD, Run, sorted_by
 
 __all__ = ["Rows", "Tables"]
 
-_SLICE_ROWS = 1 << 21
+_SLICE_ROWS = 1 << 20
 _THREADS = 8
 _AT_ONCE = 32
 
@@ -44,7 +44,7 @@ class Rows(NamedTuple):
 
 
 class Tables:
-    """Heads of all runs: 32 bytes a sample on this disk, a slice of two million in memory.
+    """Heads of all runs: 32 bytes a sample on this disk, a slice of a million in memory.
 
     Slices are ranges of the key, so equal keys never lie in two of them.
     """
@@ -101,15 +101,11 @@ class Tables:
         blocks = [self._read(start, stop - start) for start, stop in spans]
         heads = np.concatenate([np.empty(0, HEAD), *blocks])
         runs = np.repeat(np.arange(len(spans)), [len(block) for block in blocks])
-        order = sorted_by(heads)
-        heads = heads[order]
-        return Rows(
-            high=heads["high"].astype(np.uint64),
-            low=heads["low"].astype(np.uint64),
-            labels=heads["label"].astype(np.int64),
-            sizes=heads["size_bytes"].astype(np.int64),
-            runs=runs[order],
-        )
+        high, low = heads["high"].astype(np.uint64), heads["low"].astype(np.uint64)
+        labels, sizes = heads["label"].astype(np.int64), heads["size_bytes"].astype(np.int64)
+        del heads
+        order = sorted_by(high, low, labels)
+        return Rows(high[order], low[order], labels[order], sizes[order], runs[order])
 
     def _read(self, start: int, count: int) -> npt.NDArray[np.void]:
         self._file.seek(start * HEAD.itemsize)
