@@ -110,6 +110,8 @@ def _captions(dataset: ShardSet, labels: list[int], folder: Path) -> list[str]:
     except (ShardError, StorageError):
         return [str(label) for label in labels]
     known = table["label"].to_numpy()
+    if not len(known):
+        return [str(label) for label in labels]
     places = np.searchsorted(known, labels)
     names = table["name"].take(pa.array(np.minimum(places, len(known) - 1))).to_pylist()
     found = known[np.minimum(places, len(known) - 1)] == np.asarray(labels)

@@ -20,6 +20,7 @@ __all__ = ["AGAIN", "Problem", "bad_rows", "classes_of", "contents"]
 log = logging.getLogger(__name__)
 
 AGAIN = "run preprocess again with the same settings: it makes the same shards"
+_CLASSES = pa.schema({"label": pa.int64(), "name": pa.large_string(), "num_images": pa.int64()})
 _LARGEST_COUNTED = 1 << 28
 """Classes up to which images are counted: 2 GiB of counters."""
 
@@ -133,8 +134,11 @@ def classes_of(dataset: ShardSet, folder: Path) -> pa.Table:
         table.validate(full=True)
     except (OSError, pa.ArrowException) as error:
         raise ShardError(f"{uri}: expected an Arrow file of classes, but {error}") from error
-    if table.schema.names != ["label", "name", "num_images"]:
-        raise ShardError(f"{uri}: expected label, name and num_images, found {table.schema.names}")
+    if not table.schema.equals(_CLASSES) or any(column.null_count for column in table.columns):
+        raise ShardError(
+            f"{uri}: expected label, name and num_images of all classes, found"
+            f" {table.schema.names}, of other types, or nulls"
+        )
     return table
 
 
@@ -153,7 +157,7 @@ def bad_rows(dataset: ShardSet) -> Iterator[Problem]:
         yield Problem(
             quarantine.uri,
             f"expected {quarantine.num_rows} bad rows, found {count}",
-            f"training does not need it; {AGAIN}",
+            f"training does not need it; {_delete(dataset)}",
         )
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from plsc import storage
@@ -37,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PlscError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except OSError as error:
+        folder = tempfile.gettempdir()
+        sys.stderr.write(f"error: expected room for a shard in {folder}, found: {error}\n")
+        return _UNHEALTHY
     if given.json:
         sys.stdout.write(inspection_text.to_json(found) + "\n")
     else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from plsc import storage
 from plsc.artifacts.index import Payload
 from plsc.artifacts.shards import ShardSet
-from plsc.errors import ArtifactError, StorageError
+from plsc.errors import ArtifactError, ShardError, StorageError
 from plsc.preprocess.deep_checks import AGAIN, Problem, bad_rows, contents
 
 __all__ = ["REPORT", "Inspection", "find", "inspect"]
@@ -71,6 +71,11 @@ def inspect(uri: str, *, is_deep: bool = False) -> Inspection:
     """
     index_uri = find(uri)
     dataset = ShardSet.read(index_uri)
+    if not _folder(dataset.uri):  # all of this machine's disk would be listed
+        raise ShardError(
+            f"{index_uri}: expected the uri of an index in a folder, found {dataset.uri!r}: the"
+            " index was altered: run preprocess again"
+        )
     listing = _list(_folder(dataset.uri))
     damaged = list(_files(dataset, listing))
     problems = [*_sums(dataset), *_own_index(dataset), *damaged]

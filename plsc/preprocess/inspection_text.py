@@ -1,6 +1,7 @@
 """An inspection as text for a terminal, and as JSON for programs."""
 
 import json
+import re
 from collections.abc import Iterator
 
 from plsc.artifacts.shards import ShardSet
@@ -13,6 +14,7 @@ _BAR = 32
 _MOST_BINS = 10
 _MOST_PROBLEMS = 10
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _BOLD, _DIM, _RED, _GREEN = "1", "2", "31", "32"
 
 
@@ -49,15 +51,12 @@ def to_text(inspection: Inspection, *, is_colored: bool) -> str:
     dataset = inspection.dataset
     origin = dataset.provenance
     source = origin.config.get("data_uri", "?")
+    made = f"from {source}, by run {origin.run_id}, {origin.created_at}"
     lines = [
-        paint(f"Data set {origin.experiment}", _BOLD) + f"  {dataset.uri}",
-        paint(
-            f"from {source}, by run {origin.run_id}, {origin.created_at}, in"
-            f" {duration(origin.seconds)}",
-            _DIM,
-        ),
+        paint(f"Data set {_shown(origin.experiment)}", _BOLD) + f"  {dataset.uri}",
+        paint(f"{_shown(made)}, in {duration(origin.seconds)}", _DIM),
         "",
-        *(f"  {paint(f'{name:<11}', _DIM)} {text}" for name, text in _facts(dataset)),
+        *(f"  {paint(f'{name:<11}', _DIM)} {_shown(text)}" for name, text in _facts(dataset)),
         "",
         paint("Images per class", _BOLD) + f"  {_spread_text(dataset)}",
         *(f"  {line}" for line in _histogram(dataset.images_per_class)),
@@ -71,6 +70,11 @@ def to_text(inspection: Inspection, *, is_colored: bool) -> str:
             f" {dataset.uri.rpartition('/')[0]}/work"
         )
     return "\n".join(lines) + "\n"
+
+
+def _shown(text: str) -> str:
+    """Return ``text`` with its control characters spelled: an index may come from anywhere."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 
 def _facts(dataset: ShardSet) -> Iterator[tuple[str, str]]:
@@ -183,7 +187,7 @@ def _health(inspection: Inspection, verdict: str) -> Iterator[str]:
     yield f"Health: {verdict}  ({looked})"
     advised: dict[str, list[str]] = {}
     for problem in inspection.problems:
-        advised.setdefault(problem.advice, []).append(f"{problem.uri}: {problem.found}")
+        advised.setdefault(problem.advice, []).append(_shown(f"{problem.uri}: {problem.found}"))
     for advice, found in advised.items():
         yield from (f"  ✗ {one}" for one in found[:_MOST_PROBLEMS])
         if len(found) > _MOST_PROBLEMS:

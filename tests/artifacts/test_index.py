@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -89,3 +90,52 @@ def test_each_kind_raises_its_own_error(dataset):
 def test_a_missing_index_says_which_stage_writes_it_is_to_be_run(tmp_path):
     with pytest.raises(StorageError, match="run the stage that writes it"):
         ShardSet.read(str(tmp_path / "index.json"))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("shards", []),
+        ("shards.0.sha256", "/path/victim"),
+        ("shards.0.sha256", "0" * 63),
+        ("shards.0.sha256", "0" * 64 + "\n"),
+        ("shards.0.sha256", "A" * 64),
+        ("shards.0.size_bytes", -1),
+        ("shards.0.size_bytes", 10**400),
+        ("shards.0.num_samples", 0),
+        ("shards.0.uri", "s3://b/\0"),
+        ("shards.0.uri", "s3://[b/k"),
+        ("classes.sha256", "../0"),
+        ("num_samples", 0),
+        ("num_classes", -1),
+        ("num_classes", 0),
+        ("num_classes", 2**63 + 1),
+        ("num_blank_rows", -1),
+        ("num_empty_classes", -1),
+        ("image_size", 0),
+        ("images_per_class", {"12": -5}),
+        ("images_per_class", {"12": 0}),
+        ("images_per_class", {"-12": 5}),
+        ("images_per_class", {str(10**30): 5}),
+        ("quarantine.num_rows", -3),
+        ("quarantine.reasons", {"base64": -1}),
+        ("quarantine.uri", "a\x1b[2Jb"),
+        ("duplicates.num_removed", -1),
+        ("left_out.num_rows", -1),
+        ("provenance.seconds", -0.5),
+    ],
+)
+def test_values_that_no_stage_writes_are_refused_by_name(dataset, path, value):
+    document = json.loads(dataset.to_json())
+    *parents, name = path.split(".")
+    place = document
+    for parent in parents:
+        place = place[int(parent) if parent.isdigit() else parent]
+    place[name] = value
+    with pytest.raises(ShardError, match=rf"the-uri: .* but {re.escape(path)}"):
+        ShardSet.from_json(json.dumps(document).encode(), "the-uri")
+
+
+def test_as_many_classes_as_there_can_be_labels_are_no_mistake(dataset):
+    document = json.loads(dataset.to_json()) | {"num_classes": 2**63}
+    assert ShardSet.from_json(json.dumps(document).encode(), "").num_classes == 2**63

@@ -43,7 +43,7 @@ def write_shards(folder: str, *, labels=None, keys=keys_of) -> list[Shard]:
     for number in range(NUM_SHARDS):
         rows = range(number * PER_SHARD, (number + 1) * PER_SHARD)
         given = np.array([row % len(NAMES) for row in rows] if labels is None else labels)
-        content = shard_content([image(row) for row in rows], given, keys(rows)).to_pybytes()
+        content = bytes(shard_content([image(row) for row in rows], given, keys(rows)))
         uri = f"{folder}/shard-{number:05d}.arrow"
         shards.append(Shard(**payload(uri, content, num_samples=PER_SHARD)))
     return shards

@@ -54,3 +54,13 @@ def test_a_name_that_no_item_could_carry_is_refused(tmp_path):
     (tmp_path / "a" / b"caf\xe9.jpg".decode("utf-8", "surrogateescape")).write_bytes(image())
     with pytest.raises(RecordError, match="expected file names in UTF-8"):
         found(tmp_path)
+
+
+def test_a_row_tells_its_own_file_whatever_the_item(tmp_path):
+    names = [f"{label}/{number}.jpg" for label in "ab" for number in range(10)]
+    write(tmp_path, names)
+    (tmp_path / "b" / "7.jpg").write_bytes(b"no image")
+    source = found(tmp_path)
+    for item_bytes in (1, 3 * len(image()), 1 << 40):
+        (bad,) = [row for row in rows_of(source, item_bytes) if row.bad is not None]
+        assert (bad.uri, bad.offset) == (str(tmp_path / "b" / "7.jpg"), 0)

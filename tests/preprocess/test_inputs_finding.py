@@ -147,3 +147,9 @@ def test_the_uri_may_be_written_in_several_ways(tmp_path, monkeypatch):
         source = found(uri)
         assert list(source.files) == ["sub/part"]
         assert source.files["sub/part"].size_bytes == len(line(1, 1))
+
+
+def test_a_name_that_no_item_could_carry_is_refused_in_every_layout(tmp_path):
+    write_tar(tmp_path, samples(2), b"caf\xe9.tar".decode("utf-8", "surrogateescape"))
+    with pytest.raises(RecordError, match=r"expected file names in UTF-8, found 'caf.udce9\.tar'"):
+        found(tmp_path)

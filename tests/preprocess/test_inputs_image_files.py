@@ -1,4 +1,5 @@
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ from hypothesis import strategies as st
 
 from plsc import storage
 from plsc.errors import StorageError
-from plsc.preprocess.inputs import fetching
+from plsc.preprocess.inputs import fetching, read
 from tests.preprocess.layouts import (
     found,
+    judge,
     reasons_in,
     rows_of,
     samples,
@@ -107,7 +109,75 @@ def test_items_hold_about_as_many_images_as_asked_for(tmp_path):
 
 def test_files_are_read_side_by_side_but_only_a_few_ahead(monkeypatch):
     asked = []
-    results = fetching.side_by_side(lambda one: one * 2, (asked.append(n) or n for n in range(500)))
+    results = fetching.side_by_side(
+        lambda one, _: one * 2, (asked.append(n) or n for n in range(500))
+    )
     assert next(results) == 0
     assert len(asked) <= 32
     assert list(results) == [n * 2 for n in range(1, 500)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"images/\xff.jpg",
+        b"images/a\0b.jpg",
+        b"images/a\x1bb.jpg",
+        b"images/" + b"a" * 300 + b".jpg",
+        b"a/" * 600 + b"a.jpg",
+    ],
+)
+def test_a_name_that_no_store_could_be_asked_for_is_a_bad_row(tmp_path, name):
+    write_label_txt(tmp_path / "data", samples(2))
+    with (tmp_path / "data" / "label.txt").open("ab") as file:
+        file.write(name + b" 1\n")
+    rows = rows_of(found(tmp_path / "data"))
+    assert reasons_in(rows) == ["no_file"]
+    assert str(rows[2].bad).encode(), "it can be written to the quarantine"
+    assert samples_in(rows) == samples(2)
+
+
+def test_a_file_whose_name_is_not_utf8_does_not_matter(tmp_path):
+    folder = write_label_txt(tmp_path / "data", samples(2))
+    (folder / "images" / b"\xff.jpg".decode("utf-8", "surrogateescape")).write_bytes(image(9))
+    source = found(folder)
+    assert len(source.files) == 3
+    assert samples_in(rows_of(source)) == samples(2)
+
+
+def test_a_byte_order_mark_does_not_cost_the_first_row(tmp_path):
+    folder = write_label_txt(tmp_path / "data", samples(3))
+    lines = (folder / "label.txt").read_bytes()
+    (folder / "label.txt").write_bytes(b"\xef\xbb\xbf" + lines)
+    assert samples_in(rows_of(found(folder))) == samples(3)
+
+
+@pytest.mark.parametrize("write_layout", [write_label_txt, write_class_folders])
+def test_large_files_do_not_wait_in_memory_beside_each_other(tmp_path, monkeypatch, write_layout):
+    monkeypatch.setattr(fetching, "_AHEAD_FILE_BYTES", len(image()) + 20)
+    monkeypatch.setattr(fetching, "LINE_LIMIT_BYTES", 2 << 20)
+    large = image()[:-2] + bytes(1 << 20) + image()[-2:]
+    some = [(large if number % 2 else image(number), 1) for number in range(60)]
+    source = found(write_layout(tmp_path / "data", some), labels="integers")
+    (item,) = source.items(1 << 40)
+    tracemalloc.start()
+    try:
+        got = [(row.image, row.label) for row in map(checked_peak, read(item, judge(source)))]
+    finally:
+        tracemalloc.stop()
+    assert sorted(got) == sorted(some)
+
+
+def checked_peak(row):
+    """Check what is held besides the rows given so far, and begin anew."""
+    now, peak = tracemalloc.get_traced_memory()
+    assert peak - now < 8 << 20
+    tracemalloc.reset_peak()
+    return row
+
+
+def test_a_file_over_the_limit_is_a_bad_row_though_it_is_read_at_its_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "_AHEAD_FILE_BYTES", 500)
+    monkeypatch.setattr(fetching, "LINE_LIMIT_BYTES", 1000)
+    write_label_txt(tmp_path / "data", [(image(), 1), (image() + bytes(1000), 1)])
+    assert reasons_in(rows_of(found(tmp_path / "data"))) == ["too_long"]

@@ -65,6 +65,11 @@ LINES = [
 ]
 
 
+def told(row):
+    """Return all of a row but its number; errors of one reason are equal."""
+    return row._replace(number=0, bad=str(row.bad))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.sampled_from(LINES), max_size=12),
@@ -76,8 +81,8 @@ def test_any_item_size_gives_the_rows_of_one_item_in_order(rows, item_bytes, end
     with tempfile.TemporaryDirectory() as folder:
         write_parts(Path(folder), {"part": [content if ends else content.rstrip(b"\n")]})
         source = found(folder)
-        whole = [row[1:-2] for row in rows_of(source)]
-        assert [row[1:-2] for row in rows_of(source, item_bytes)] == whole
+        whole = [told(row) for row in rows_of(source)]
+        assert [told(row) for row in rows_of(source, item_bytes)] == whole
 
 
 def test_items_are_byte_ranges_of_about_the_size_asked_for(tmp_path):

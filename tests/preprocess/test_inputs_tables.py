@@ -80,7 +80,7 @@ def test_nulls_and_bad_values_are_bad_rows_with_reasons(tmp_path, name, is_strea
     expected = ["missing", "missing", "missing", "not_an_image", "label_negative", "label_overflow"]
     assert reasons_in(rows) == expected
     assert samples_in(rows) == [(image(0), 0)]
-    assert [row.offset for row in rows] == list(range(7))
+    assert [row.offset for row in rows if row.bad is not None] == list(range(1, 7))
 
 
 def test_names_that_are_not_utf8_are_bad_rows(tmp_path):
@@ -195,3 +195,24 @@ def test_any_item_size_gives_the_rows_of_one_item_in_order(item_bytes, rows, cou
         source = found(folder)
         assert list(source.items(item_bytes))
         assert samples_in(rows_of(source, item_bytes)) == samples(20)[:count]
+
+
+@FORMATS
+@pytest.mark.parametrize("item_bytes", [1, 2000, 1 << 40])
+def test_the_offset_of_a_bad_row_counts_from_the_beginning_of_the_file(
+    tmp_path, name, is_stream, item_bytes
+):
+    some = [(b"no image" if number in {3, 13, 14} else image(number), 1) for number in range(20)]
+    source = found(write_table(tmp_path / name, table_of(some), rows=4, is_stream=is_stream))
+    rows = rows_of(source, item_bytes)
+    assert [row.offset for row in rows if row.bad is not None] == [3, 13, 14]
+
+
+@FORMATS
+def test_text_that_is_not_utf8_is_a_bad_row_and_no_damage(tmp_path, name, is_stream):
+    labels = pa.array([b"caf\xe9", b"tea"]).view(pa.string())
+    images = [{"bytes": image(n), "path": None} for n in range(2)]
+    table = pa.table({"image": images, "label": labels})
+    rows = rows_of(found(write_table(tmp_path / name, table, is_stream=is_stream)))
+    assert reasons_in(rows) == ["label_not_utf8"]
+    assert samples_in(rows) == [(image(1), b"tea")]

@@ -154,3 +154,19 @@ def test_headers_upon_headers_without_end_are_refused(tmp_path):
     content = header.tobuf() * 3000
     with pytest.raises(RecordError, match=r"a\.tar: expected"):
         rows_of(found(write(tmp_path, content)))
+
+
+def global_header(number: int, size: int) -> bytes:
+    """Return a header for all files that follow, of about ``size`` bytes."""
+    return tarfile.TarInfo.create_pax_global_header({f"comment{number}": "x" * size})
+
+
+def test_headers_for_all_files_that_follow_are_few(tmp_path):
+    whole = tar_of(tar_files(samples(2)))
+    assert samples_in(rows_of(found(write(tmp_path, global_header(0, 900) + whole)))) == samples(2)
+    headers = [global_header(number, 200_000) for number in range(9)]
+    one_file = tar_of([("x.txt", b"x")])[:1024]
+    for between in (b"", one_file):
+        content = between.join(headers) + whole
+        with pytest.raises(RecordError, match="headers of more than 1048576 bytes together"):
+            rows_of(found(write(tmp_path, content)))

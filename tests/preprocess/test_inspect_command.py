@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,64 @@ def test_the_doorway_leads_to_it(folder):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Health: good" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["--deep"], ["--json"], ["--sheet", "{}/sheet.png"]])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_classes": -1},
+        {"images_per_class": {"12": -5}},
+        {"images_per_class": {"12": 0}},
+        {"images_per_class": {}},
+        {"images_per_class": {"1": 5, "2": 3, str(10**18): 5}},
+        {"num_classes": 2**63},
+        {"shards": []},
+        {"uri": "index.json"},
+        {"uri": "/index.json"},
+        {"uri": ""},
+        {"uri": "s3://[b/index.json"},
+        {"quarantine": {"uri": "", "num_rows": -60, "reasons": {}}},
+        {"quarantine": {"uri": "/nowhere/x", "num_rows": 2**63, "reasons": {"a\nb": 2}}},
+    ],
+)
+def test_an_index_of_nonsense_ends_with_3_and_words(folder, tmp_path, arguments, change, capsys):
+    write_data_set(folder)
+    index = Path(folder, "index.json")
+    index.write_text(json.dumps(json.loads(index.read_text()) | change))
+    assert main([folder, *(one.format(tmp_path) for one in arguments)]) == 3
+    said = capsys.readouterr()
+    assert "error: " in said.err or "problem" in said.out
+
+
+def test_an_index_cannot_name_a_file_to_overwrite(folder, tmp_path):
+    write_data_set(folder)
+    victim = tmp_path / "victim.arrow"
+    victim.write_bytes(b"precious")
+    index = Path(folder, "index.json")
+    document = json.loads(index.read_text())
+    document["shards"][0]["sha256"] = str(tmp_path / "victim")
+    index.write_text(json.dumps(document))
+    assert main([folder, "--deep"]) == 3
+    assert victim.read_bytes() == b"precious"
+
+
+def test_control_characters_of_an_index_do_not_reach_the_terminal(folder, capsys):
+    write_data_set(folder)
+    index = Path(folder, "index.json")
+    document = json.loads(index.read_text())
+    document["provenance"] |= {"experiment": "\x1b[2J", "run_id": "a\nb"}
+    document["layout"] = "\x9b2J"
+    index.write_text(json.dumps(document))
+    assert main([folder]) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "\x9b" not in text
+    assert "Data set \\x1b[2J" in text
+
+
+def test_a_disk_without_room_is_told(folder, tmp_path, monkeypatch, capsys):
+    write_data_set(folder)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    assert main([folder, "--deep"]) == 3
+    assert "error: expected room for a shard in" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -213,3 +214,42 @@ def test_what_is_no_index_is_refused(folder, tmp_path):
         storage.write_bytes(f"{folder}/index.json", content)
         with pytest.raises(ShardError, match=r"expected an index of kind ShardSet"):
             inspect(folder)
+
+
+def test_bad_rows_that_are_lost_are_made_again_by_deleting_the_data_set(folder):
+    write_data_set(folder)
+    storage.write_bytes(f"{folder}/quarantine.jsonl", b'{"line": 1}\n')
+    (problem,) = inspect(folder, is_deep=True).problems
+    assert problem.found == "expected 2 bad rows, found 1"
+    assert f"delete {folder} and run preprocess again" in problem.advice
+
+
+def arrow_file(**columns: pa.Array) -> bytes:
+    table = pa.table(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+NAMES = pa.array(["a"] * 5, pa.large_string())
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"label": ["0"] * 5, "name": NAMES, "num_images": [12] * 5},
+        {"label": range(5), "name": [1] * 5, "num_images": [12] * 5},
+        {"label": [0, 1, 2, 3, None], "name": NAMES, "num_images": [12] * 5},
+        {"label": [0, 1, 2, 3, 4], "name": NAMES, "num_images": [12, 12, 12, 12, None]},
+    ],
+)
+def test_a_class_map_of_other_types_or_with_nulls_is_told(folder, tmp_path, columns):
+    dataset = write_data_set(folder)
+    content = arrow_file(**{name: pa.array(column) for name, column in columns.items()})
+    classes = Payload(**payload(dataset.classes.uri, content))
+    dataset = dataset.model_copy(update={"classes": classes})
+    dataset.write(dataset.uri)
+    (problem,) = inspect(folder, is_deep=True).problems
+    assert "expected label, name and num_images" in problem.found
+    assert main([folder, "--sheet", str(tmp_path / "sheet.png")]) == 0

@@ -1,12 +1,10 @@
 """One folder of image files for each class: ``data_uri/<class>/<image>``."""
 
 import logging
-import re
 from collections.abc import Iterator
 
 from plsc.artifacts.records import BadRowError
 from plsc.conf.schema import LabelKind, PipelineConfig
-from plsc.errors import RecordError
 from plsc.preprocess.inputs.fetching import fetch, is_hidden, is_image, side_by_side
 from plsc.preprocess.inputs.item import BEGINNING_BYTES, Item, Row
 from plsc.preprocess.inputs.judge import Judge
@@ -19,7 +17,6 @@ log = logging.getLogger(__name__)
 LAYOUT = "class_folders"
 
 _FILES_AN_ITEM = 20_000
-_UNDECODED = re.compile("[\ud800-\udfff]")
 
 
 class ClassFolders:
@@ -33,17 +30,9 @@ class ClassFolders:
         Args:
             config: Tells what labels are: names, unless integers are asked for.
             files: All files below ``data_uri``.
-
-        Raises:
-            RecordError: If a name is not UTF-8: no item could carry it.
         """
         self.is_named = config.preprocess.labels is not LabelKind.integers
         self.files = {name: info for name, info in sorted(files.items()) if is_sample(name)}
-        for name in self.files:
-            if not name.isascii() and _UNDECODED.search(name):
-                raise RecordError(
-                    f"{config.data_uri}: expected file names in UTF-8, found {name!r}: rename it"
-                )
         num_others = len(files) - len(self.files)
         if num_others:
             log.info(
@@ -89,19 +78,19 @@ def read(item: Item, judge: Judge) -> Iterator[Row]:
     """
     folder = item.uri.removesuffix(item.part)
 
-    def judged(numbered: tuple[int, str]) -> Row:
-        index, name = numbered
-        image = b""
+    def judged(numbered: tuple[int, str], limit_bytes: int) -> Row:
+        number, name = numbered
+        uri, image = folder + name, b""
         try:
-            label = judge.label(name.partition("/")[0].encode("utf-8", "surrogateescape"))
-            image = fetch(folder + name)
+            label = judge.label(name.partition("/")[0].encode())
+            image = fetch(uri, limit_bytes)
             judge.image(image)
         except BadRowError as bad:
-            beginning = name.encode("utf-8", "surrogateescape")[:BEGINNING_BYTES]
-            return Row(index + 1, index, len(image), bad=bad, beginning=beginning)
-        return Row(index + 1, index, len(image), image, label, LAYOUT)
+            beginning = name.encode()[:BEGINNING_BYTES]
+            return Row(number, 0, len(image), bad=bad, beginning=beginning, uri=uri)
+        return Row(number, 0, len(image), image, label, LAYOUT, uri=uri)
 
-    return side_by_side(judged, enumerate(item.files))
+    return side_by_side(judged, enumerate(item.files, 1))
 
 
 def is_sample(name: str) -> bool:

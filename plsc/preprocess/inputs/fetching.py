@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from plsc import storage
@@ -16,10 +17,16 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 _THREADS = 8
 _AHEAD = 32
-"""Files that may wait in memory; each is at most ``LINE_LIMIT_BYTES``, and usually some KB."""
+"""Files that may wait in memory."""
+_AHEAD_FILE_BYTES = 2 << 20
+"""The longest of them (usually they have some KB); one that is longer is read at its turn."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+
+
+class _LargeFileError(Exception):
+    """A file that must not wait in memory beside others."""
 
 
 def is_image(name: str) -> bool:
@@ -32,36 +39,55 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or not part for part in name.split("/"))
 
 
-def fetch(uri: str) -> bytes:
+def fetch(uri: str, limit_bytes: int) -> bytes:
     """Return the content of an image file.
 
+    Args:
+        uri: Where it lies.
+        limit_bytes: What ``side_by_side`` gave.
+
     Raises:
+        _LargeFileError: If it is longer than ``limit_bytes``: for ``side_by_side``.
         BadRowError: If there is no such file, or if it is longer than ``LINE_LIMIT_BYTES``.
         StorageError: If the store fails: that says nothing about the row.
     """
     try:
         with storage.open_reader(uri) as reader:
-            content = reader.read(LINE_LIMIT_BYTES + 1)
+            content = reader.read(min(limit_bytes, LINE_LIMIT_BYTES) + 1)
     except StorageError as error:
         if storage.exists(uri):
             raise
         raise BadRowError(Reason.NO_FILE, f"there is no such file: {uri}") from error
     if len(content) > LINE_LIMIT_BYTES:
         raise BadRowError(Reason.TOO_LONG, f"more than the {LINE_LIMIT_BYTES} bytes allowed")
+    if len(content) > limit_bytes:
+        raise _LargeFileError
     return content
 
 
-def side_by_side(work: Callable[[_T], _R], inputs: Iterable[_T]) -> Iterator[_R]:
-    """Yield ``work`` of every input, in order, a few of them at work or waiting at any time."""
-    waiting: deque[Future[_R]] = deque()
+def side_by_side(work: Callable[[_T, int], _R], inputs: Iterable[_T]) -> Iterator[_R]:
+    """Yield ``work`` of every input, in order, a few of them at work or waiting at any time.
+
+    Args:
+        work: Given an input and the ``limit_bytes`` for ``fetch``. If the file is longer, it is
+            called again for this input alone, when all before are done with.
+        inputs: What to work on.
+    """
+    waiting: deque[tuple[_T, Future[_R]]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
         try:
             for one in inputs:
-                waiting.append(pool.submit(work, one))
+                waiting.append((one, pool.submit(work, one, _AHEAD_FILE_BYTES)))
                 if len(waiting) >= _AHEAD:
-                    yield waiting.popleft().result()
+                    yield _result(work, *waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield _result(work, *waiting.popleft())
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
+
+
+def _result(work: Callable[[_T, int], _R], one: _T, future: "Future[_R]") -> _R:
+    with suppress(_LargeFileError):
+        return future.result()
+    return work(one, LINE_LIMIT_BYTES)

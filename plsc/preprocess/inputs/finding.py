@@ -1,6 +1,7 @@
 """Finding what lies at ``data_uri``: the layout is told by the files' names."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from plsc.storage import ObjectInfo
 __all__ = ["find"]
 
 log = logging.getLogger(__name__)
+
+_UNDECODED = re.compile("[\ud800-\udfff]")
 
 
 class _Layout(NamedTuple):
@@ -58,7 +61,8 @@ def find(config: PipelineConfig) -> Input:
     ``preprocess.layout`` chooses another.
 
     Raises:
-        RecordError: If there is no layout, or not the one asked for, or if its list is wrong.
+        RecordError: If there is no layout, or not the one asked for, if its list is wrong, or if
+            a file's name is not UTF-8.
         StorageError: If the store cannot be asked.
     """
     folder = _canonical(config.data_uri)
@@ -83,7 +87,16 @@ def find(config: PipelineConfig) -> Input:
             there[0].value,
             ", ".join(layout.value for layout in there[1:]),
         )
-    return _LAYOUTS[there[0]].make(config, files)
+    source = _LAYOUTS[there[0]].make(config, files)
+    _check_names(config.data_uri, source)
+    return source
+
+
+def _check_names(uri: str, source: Input) -> None:
+    """Check that an item could carry the name of every file that is read."""
+    for name in source.files:
+        if not name.isascii() and _UNDECODED.search(name):
+            raise RecordError(f"{uri}: expected file names in UTF-8, found {name!r}: rename it")
 
 
 def _few(files: dict[str, ObjectInfo]) -> str:

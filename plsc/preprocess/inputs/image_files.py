@@ -1,7 +1,7 @@
 """Image files and ``label.txt``, whose lines ``images/00000000.jpg 0`` name them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from plsc.artifacts.records import BadRowError, Reason
 from plsc.conf.schema import LabelKind, PipelineConfig
@@ -17,6 +17,12 @@ __all__ = ["LABELS", "LAYOUT", "ImageFiles", "read"]
 LAYOUT = "image_files"
 LABELS = "label.txt"
 """Holds lines of a file name relative to ``data_uri``, a blank, and a label."""
+
+_BOM = b"\xef\xbb\xbf"
+_NAME_BYTES = 1024
+_FOLDER_BYTES = 255
+"""Longer names, and longer names between slashes, are asked of no store: some fail at them."""
+_UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class ImageFiles:
@@ -73,10 +79,10 @@ def read(item: Item, judge: Judge) -> Iterator[Row]:
         part_bytes=int(item.columns["part_bytes"]),
     )
 
-    def judged(numbered: tuple[int, Line]) -> Row:
+    def judged(numbered: tuple[int, Line], limit_bytes: int) -> Row:
         number, line = numbered
         try:
-            return _row(number, line, judge, folder)
+            return _row(number, line, judge, lambda name: fetch(folder + name, limit_bytes))
         except BadRowError as bad:
             beginning = line.row[:BEGINNING_BYTES]
             return Row(number, line.offset, line.size_bytes, bad=bad, beginning=beginning)
@@ -84,10 +90,10 @@ def read(item: Item, judge: Judge) -> Iterator[Row]:
     return side_by_side(judged, enumerate(lines, 1))
 
 
-def _row(number: int, line: Line, judge: Judge, folder: str) -> Row:
+def _row(number: int, line: Line, judge: Judge, fetched: Callable[[str], bytes]) -> Row:
     if not line.is_whole:
         raise too_long(line.size_bytes)
-    columns = line.row.rsplit(maxsplit=1)
+    columns = (line.row if line.offset else line.row.removeprefix(_BOM)).rsplit(maxsplit=1)
     if not columns:
         return Row(number, line.offset, line.size_bytes)
     if len(columns) != 2:
@@ -98,7 +104,7 @@ def _row(number: int, line: Line, judge: Judge, folder: str) -> Row:
         raise BadRowError(
             Reason.NO_FILE, f"this cannot be the name of an image file beside {LABELS}: {name!r}"
         )
-    image = fetch(folder + name)
+    image = fetched(name)
     judge.image(image)
     size_bytes = line.size_bytes + len(image)
     return Row(number, line.offset, size_bytes, image, label, LAYOUT)
@@ -108,6 +114,11 @@ def _can_be_named(name: str) -> bool:
     """Return whether a file of this name is read if ``label.txt`` names it, and so matters.
 
     Hidden files and those with ``..`` in their name are not, nor are files right beside
-    ``label.txt`` that do not end as images do, nor verification sets.
+    ``label.txt`` that do not end as images do, nor verification sets, nor names that no store
+    could be asked for: not in UTF-8, with control characters, or too long.
     """
+    if _UNUSABLE.search(name) or len(name.encode()) > _NAME_BYTES:
+        return False
+    if any(len(part.encode()) > _FOLDER_BYTES for part in name.split("/")):
+        return False
     return not is_hidden(name) and (is_image(name) or ("/" in name and not name.endswith(".bin")))

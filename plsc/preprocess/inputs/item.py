@@ -44,8 +44,8 @@ class Row(NamedTuple):
     number: int
     """Counted from 1 within the item: lines, records, or files."""
     offset: int
-    """Where it begins in the part: bytes (of decompressed content), or the count of rows before it
-    in the item where bytes mean nothing."""
+    """Where it begins in the part: bytes (of decompressed content), or of tables, where these mean
+    nothing, the number of rows before it in the file (told of bad rows alone, else 0)."""
     size_bytes: int
     """Bytes of input that it took; for progress."""
     image: bytes = b""
@@ -58,7 +58,7 @@ class Row(NamedTuple):
     beginning: bytes = b""
     """Of a bad row: its first bytes, or the file's name."""
     uri: str = ""
-    """The file it is in, where that is not the item's own: the row is then a whole file."""
+    """The file, where every row is one of its own, so that the item's uri would not tell which."""
 
 
 class Input(Protocol):

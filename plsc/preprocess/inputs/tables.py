@@ -1,9 +1,9 @@
 """Tables: Parquet and Arrow files with a column of encoded images and one of labels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from plsc.artifacts.records import LINE_LIMIT_BYTES, BadRowError, Reason
 from plsc.conf.schema import LabelKind, PipelineConfig
@@ -18,6 +18,9 @@ from plsc.storage import ObjectInfo
 __all__ = ["LAYOUT", "Tables", "is_table", "read"]
 
 LAYOUT = "table"
+
+_Label: TypeAlias = Any
+"""``pa.Buffer``, int, or None."""
 
 
 def is_table(name: str) -> bool:
@@ -86,48 +89,54 @@ def read(item: Item, judge: Judge) -> Iterator[Row]:
     """
     columns = (judge.image_column, judge.label_column)
     number = 0
+    before: int | None = None
     with open_table(item.uri) as table:
         _check(item.uri, table, *columns)
         for batch in table.batches(item.start, item.stop, columns):
-            images = _images(batch.column(columns[0]))
+            images = _buffers(batch.column(columns[0]))
             labels = _labels(batch.column(columns[1]))
             for image, label in zip(images, labels, strict=True):
                 number += 1
-                yield _row(number, image, label, judge)
+                row = _row(number, image, label, judge)
+                if row.bad is not None:
+                    if before is None:  # costs a look at every piece of an Arrow file
+                        before = table.rows_before(item.start, columns[1])
+                    row = row._replace(offset=before + number - 1)
+                yield row
 
 
-def _row(number: int, image: bytes | None, label: bytes | int | None, judge: Judge) -> Row:
-    size_bytes = len(image or b"")
+def _row(number: int, image: pa.Buffer | None, label: _Label, judge: Judge) -> Row:
+    size_bytes = image.size if image is not None else 0
     try:
         if image is None or label is None:
             what = "label" if image is not None else "image"
             raise BadRowError(Reason.MISSING, f"the {what} is null")
-        if size_bytes > LINE_LIMIT_BYTES:
-            raise too_long(size_bytes)
-        known = judge.integer(label) if isinstance(label, int) else judge.label(label)
-        judge.image(image)
+        is_integer = isinstance(label, int)
+        longest = size_bytes if is_integer else max(size_bytes, label.size)
+        if longest > LINE_LIMIT_BYTES:
+            raise too_long(longest)
+        known = judge.integer(label) if is_integer else judge.label(label.to_pybytes())
+        content = image.to_pybytes()
+        judge.image(content)
     except BadRowError as bad:
-        beginning = (image or b"")[:BEGINNING_BYTES]
-        return Row(number, number - 1, size_bytes, bad=bad, beginning=beginning)
-    return Row(number, number - 1, size_bytes, image, known, LAYOUT)
+        beginning = b"" if image is None else memoryview(image)[:BEGINNING_BYTES].tobytes()
+        return Row(number, 0, size_bytes, bad=bad, beginning=beginning)
+    return Row(number, 0, size_bytes, content, known, LAYOUT)
 
 
-def _images(column: pa.Array) -> list[bytes | None]:
-    if pa.types.is_struct(column.type):
-        column = pc.struct_field(column, "bytes")
-    images: list[bytes | None] = column.to_pylist()
-    return images
+def _buffers(column: pa.Array) -> Iterator[pa.Buffer | None]:
+    """Yield the bytes of every row, not copied: rows may have them in common."""
+    return (scalar.as_buffer() for scalar in column)
 
 
-def _labels(column: pa.Array) -> list[bytes | int | None]:
+def _labels(column: pa.Array) -> Iterable[_Label]:
     if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_string_view(column.type):
-        column = column.cast(pa.string())
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = column.cast(pa.large_binary())  # not decoded: it may not be UTF-8
-    labels: list[bytes | int | None] = column.to_pylist()
-    return labels
+        values = list(_labels(column.dictionary))
+        return (None if place is None else values[place] for place in column.indices.to_pylist())
+    if pa.types.is_integer(column.type):
+        numbers: list[int | None] = column.to_pylist()
+        return numbers
+    return _buffers(column)
 
 
 def _check(uri: str, table: TableFile, image_column: str, label_column: str) -> None:

@@ -11,6 +11,8 @@ from plsc.preprocess.inputs.compression import Stream
 __all__ = ["TarFiles"]
 
 _HEADER_LIMIT_BYTES = 1 << 20
+"""For all headers before a file that are not the file's own, and for all global ones of a tar:
+``tarfile`` keeps these to its end."""
 _EXTENDED = {
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -42,7 +44,7 @@ class TarFiles:
         """
         with self._explained():
             source = cast("IO[bytes]", self._stream)
-            tar = tarfile.open(fileobj=source, mode="r|", tarinfo=_Header)  # noqa: SIM115
+            tar = _Tar.open(fileobj=source, mode="r|", tarinfo=_Header)
         while (member := self._next(tar)) is not None:
             content = tar.extractfile(member) if member.isreg() else None
             if content is not None:
@@ -60,8 +62,9 @@ class TarFiles:
         with self._explained():
             return content.read(size)
 
-    def _next(self, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    def _next(self, tar: "_Tar") -> tarfile.TarInfo | None:
         with self._explained():
+            tar.before_file_bytes = 0
             tar.members.clear()  # type: ignore[attr-defined]  # they would all be kept
             return tar.next()
 
@@ -74,6 +77,15 @@ class TarFiles:
                 f"{self._uri}: expected the headers and files of a tar to its end, found after"
                 f" {self._stream.num_read} bytes: {error}: upload it again"
             ) from error
+
+
+class _Tar(tarfile.TarFile):
+    """A tar that counts what its headers hold."""
+
+    before_file_bytes = 0
+    """Headers since the last file."""
+    global_bytes = 0
+    """Headers for all files that follow."""
 
 
 class _Header(tarfile.TarInfo):
@@ -93,4 +105,14 @@ class _Header(tarfile.TarInfo):
         member = super().frombuf(buf, encoding, errors)
         if member.size < 0 or (member.type in _EXTENDED and member.size > _HEADER_LIMIT_BYTES):
             raise ValueError(f"a header of {member.size} bytes")
+        return member
+
+    def _proc_member(self, tar: _Tar) -> tarfile.TarInfo:  # tarfile's hook for subclasses
+        if self.type in _EXTENDED:
+            tar.before_file_bytes += self.size
+        if self.type == tarfile.XGLTYPE:
+            tar.global_bytes += self.size
+        if max(tar.before_file_bytes, tar.global_bytes) > _HEADER_LIMIT_BYTES:
+            raise ValueError(f"headers of more than {_HEADER_LIMIT_BYTES} bytes together")
+        member: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
         return member
