@@ -1,14 +1,18 @@
 """Batches on their way to the device."""
 
+import fcntl
 import os
+import time
 from contextlib import closing
+from unittest.mock import MagicMock
 
 import numpy as np
 import psutil
 import pytest
 import torch
 
-from plsc.train.feed import feed
+from plsc.train import feed as feeding
+from plsc.train.feed import DeviceBatch, feed
 from tests.train.loader.sets import loaded, loader_of, written
 
 CPU = torch.device("cpu")
@@ -48,6 +52,33 @@ def test_workers_end_when_training_stops_in_between(dataset, tmp_path):
         workers = psutil.Process(os.getpid()).children()
         assert len(workers) >= 2
     assert not [one for one in workers if "plsc.train.loader.worker" in cmdline(one)]
+
+
+class Copier:
+    """Stands for that of a GPU; of the batches only the steps are real."""
+
+    def __init__(self, device):
+        pass
+
+    def copy_next(self, batches):
+        step, _, _, num_replaced = next(batches)
+        return DeviceBatch(step, MagicMock(), MagicMock(), num_replaced), None
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_the_end_does_not_wait_for_a_shard_that_never_comes(dataset, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(feeding, "_Copier", Copier)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: MagicMock())
+    loader = loader_of(dataset, tmp_path, "train.loader.window_shards=1")
+    missing = dataset.shards[loader.sampler.shards(2)[0]].sha256
+    with (tmp_path / "cache" / f".{missing}.part").open("wb") as hung:  # a process that hangs
+        fcntl.flock(hung, fcntl.LOCK_EX)
+        with closing(feed(loader, range(12), torch.device(kind))) as batches:
+            while 2 not in loader.sampler.windows(next(batches).step + 1):
+                pass
+            time.sleep(0.2)  # until the thread waits for the next batch
+            begin = time.monotonic()
+        assert time.monotonic() - begin < 3
 
 
 def cmdline(process):

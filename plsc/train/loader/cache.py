@@ -14,13 +14,14 @@ import heapq
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from plsc import storage
 from plsc.artifacts.shards import Shard
 from plsc.errors import ShardError, StorageError
+from plsc.train.loader.locking import TRY, is_named, locked, removed, taken
 
 __all__ = ["HeldShard", "NoRoomError", "ShardCache", "StoppedError"]
 
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_TRY = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 class NoRoomError(Exception):
@@ -77,17 +77,15 @@ class ShardCache:
         self.folder = folder
         self._limit_bytes = limit_bytes
         self._lock_path = folder / ".lock"
-        try:
+        with self._told(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock_path.touch()
             # By the file system's own clock: what is younger was checked by a process of today.
             self._since_ns = self._lock_path.stat().st_mtime_ns
-            with suppress(BlockingIOError), _locked(self._lock_path, _TRY):
+            with suppress(BlockingIOError), locked(self._lock_path, TRY):
                 pass  # it can be
-        except OSError as error:
-            raise self._unusable(error) from error
         for part in folder.glob(".*.part"):
-            _removed(part)
+            removed(part)
 
     def held(self, shard: Shard) -> HeldShard | None:
         """Return ``shard`` if it lies here, held; its digest is checked if that is still to do.
@@ -98,24 +96,15 @@ class ShardCache:
             StorageError: If the folder cannot be used.
         """
         path = self.folder / f"{shard.sha256}.arrow"
-        try:
+        with self._told(path), suppress(FileNotFoundError), ExitStack() as undone:
             descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise self._unusable(error) from error
-        is_good = False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            is_good = _is_named(path, descriptor) and self._is_checked(path, descriptor, shard)
-        except BlockingIOError:  # it is just being removed
-            return None
-        except OSError as error:
-            raise self._unusable(error) from error
-        finally:
-            if not is_good:
-                os.close(descriptor)
-        return HeldShard(descriptor) if is_good else None
+            undone.callback(os.close, descriptor)
+            with suppress(BlockingIOError):  # it is just being removed
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                if is_named(path, descriptor) and self._is_checked(path, descriptor, shard):
+                    undone.pop_all()
+                    return HeldShard(descriptor)
+        return None
 
     def fetched(
         self,
@@ -140,35 +129,23 @@ class ShardCache:
             ShardError: If what the store holds is not what the index says.
             StoppedError: If ``is_stopped``.
         """
-        try:
-            return self._fetched(shard, order, is_stopped, is_limited=is_limited)
-        except OSError as error:
-            raise self._unusable(error) from error
-
-    def _fetched(
-        self,
-        shard: Shard,
-        order: Callable[[], Sequence[str]],
-        is_stopped: Callable[[], bool],
-        *,
-        is_limited: bool,
-    ) -> HeldShard | None:
         part = self.folder / f".{shard.sha256}.part"
         path = self.folder / f"{shard.sha256}.arrow"
-        descriptor = _taken(part)
-        if descriptor is None:
-            return None
-        try:
-            if not path.exists():
-                self._reserve(descriptor, shard, order, is_limited=is_limited)
-                _copy(shard, descriptor, is_stopped)
-                part.rename(path)
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
-                return HeldShard(os.dup(descriptor))
-        finally:
-            if _is_named(part, descriptor):
-                part.unlink()
-            os.close(descriptor)
+        with self._told(part):
+            descriptor = taken(part)
+            if descriptor is None:
+                return None
+            try:
+                if not path.exists():
+                    self._reserve(descriptor, shard, order, is_limited=is_limited)
+                    _copy(shard, descriptor, is_stopped)
+                    part.rename(path)
+                    fcntl.flock(descriptor, fcntl.LOCK_SH)
+                    return HeldShard(os.dup(descriptor))
+            finally:
+                if is_named(part, descriptor):
+                    part.unlink()
+                os.close(descriptor)
         return self.held(shard)
 
     def _is_checked(self, path: Path, descriptor: int, shard: Shard) -> bool:
@@ -194,20 +171,20 @@ class ShardCache:
         The folder, which may hold 100,000 files, is looked through once, and only if it must be.
         """
         limit = self._limit_bytes if is_limited else 0
-        with _locked(self._lock_path, fcntl.LOCK_EX):
+        with locked(self._lock_path, fcntl.LOCK_EX):
             files = self._files() if limit else []
             used = sum(file.size_bytes for file in files) + shard.size_bytes
             victims: Iterator[_File] | None = None
             while (is_beyond := 0 < limit < used) or not self._is_allocated(descriptor, shard):
                 if victims is None:
                     victims = _by_need(files or self._files(), order())
-                removed = next((one for one in victims if _removed(self.folder / one.name)), None)
-                if removed is None:
+                victim = next((one for one in victims if removed(self.folder / one.name)), None)
+                if victim is None:
                     reason = f"the disk has no room for {shard.size_bytes} bytes"
                     if is_beyond:
                         reason = f"{used} bytes are more than the limit of {limit}"
                     raise NoRoomError(reason, is_limit=is_beyond)
-                used -= removed.size_bytes
+                used -= victim.size_bytes
 
     def _is_allocated(self, descriptor: int, shard: Shard) -> bool:
         """Have the room on the disk, or return False: it is full."""
@@ -229,11 +206,17 @@ class ShardCache:
                     files.append(_File(entry.name, status.st_size, status.st_mtime_ns))
         return files
 
-    def _unusable(self, error: OSError) -> StorageError:
-        return StorageError(
-            f"{error.filename or self.folder}: shards cannot be kept there: {error.strerror}: set"
-            " train.loader.cache_path to a folder that may be written, on a disk with file locks"
-        )
+    @staticmethod
+    @contextmanager
+    def _told(path: Path) -> Iterator[None]:
+        """Say whose ``path`` it is, and of which setting, if the system refuses something."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"{path}: shards cannot be kept there: {error.strerror}: set"
+                " train.loader.cache_path to a folder that may be written, with file locks"
+            ) from error
 
     def _refused(self, shard: Shard, error: OSError) -> StorageError:
         return StorageError(
@@ -283,45 +266,3 @@ def _write(descriptor: int, block: bytes) -> None:
         except OSError as error:
             # The room was reserved: only file systems that cannot do that come here.
             raise NoRoomError(f"the disk is full: {error.strerror}", is_limit=False) from error
-
-
-def _taken(part: Path) -> int | None:
-    """Return a descriptor of the temporary file, locked; None if another process has it."""
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
-    with suppress(BlockingIOError):
-        fcntl.flock(descriptor, _TRY)
-        if _is_named(part, descriptor):  # else who had it renamed or removed it before the lock
-            return descriptor
-    os.close(descriptor)
-    return None
-
-
-def _is_named(path: Path, descriptor: int) -> bool:
-    """Return whether the open file is still the one of that name."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    return False
-
-
-def _removed(path: Path) -> bool:
-    """Remove a file, and return whether it was there and nobody held it."""
-    with suppress(OSError), _locked(path, _TRY) as descriptor:
-        if _is_named(path, descriptor):  # else another took its place before the lock
-            path.unlink()
-            return True
-    return False
-
-
-@contextmanager
-def _locked(path: Path, operation: int) -> Iterator[int]:
-    """Hold the lock on an existing file, whose descriptor it gives.
-
-    Raises:
-        OSError: If the file is not there, or the lock is not to be had.
-    """
-    descriptor = os.open(path, os.O_RDWR)  # NFS locks for one alone only what may be written
-    try:
-        fcntl.flock(descriptor, operation)
-        yield descriptor
-    finally:
-        os.close(descriptor)

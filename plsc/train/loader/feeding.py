@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 import resource
 import tempfile
 import threading
@@ -105,13 +104,13 @@ class Loader:
         """
         if not steps:
             return
-        turn = self._plan.rank / self._plan.world_size
         crew: Crew = (
             ProcessCrew(self._plan, self._workers) if self._workers else ThreadCrew(self._plan)
         )
         prefetcher = Prefetcher(
-            self.dataset, self.sampler, self._cache, steps, turn, stop or threading.Event()
-        )
+            self.dataset, self.sampler, self._cache, steps,
+            turn=self._plan.rank / self._plan.world_size, stop=stop or threading.Event(),
+        )  # fmt: skip
         with crew, prefetcher:
             submitted, ahead = steps.start, self._plan.slots - 1
             for step in steps:
@@ -167,7 +166,7 @@ class Loader:
         for_shards = 2 * self.sampler.windows_at_once * per_window  # locked, and mapped
         needed = for_shards + 1024
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        num_open = len(os.listdir("/proc/self/fd"))
+        num_open = len(list(Path("/proc/self/fd").iterdir()))
         if hard != resource.RLIM_INFINITY and hard < for_shards + num_open + _SPARE_FILES:
             raise ConfigError(
                 f"train.loader.window_shards={window_shards}: {for_shards} files have to be open"

@@ -23,7 +23,7 @@ _PAUSE_S = 0.05
 _PATIENCE_S = 10.0
 """How long training waits for other processes to let go of the room that it needs."""
 _GRACE_S = 3.0
-"""How long the end waits for a request; one that stalls ends in its own time, or with the process."""
+"""How long the end waits for a request; one that stalls ends when it does, or with the process."""
 _SAY_EVERY_S = 30.0
 _WARN_EVERY_S = 600.0
 
@@ -40,6 +40,7 @@ class Prefetcher:
         sampler: Sampler,
         cache: ShardCache,
         steps: range,
+        *,
         turn: float,
         stop: threading.Event,
     ) -> None:
@@ -67,6 +68,10 @@ class Prefetcher:
         self._fetched_bytes = 0
         self._said = -math.inf
         self._warned = -math.inf
+        self._is_short = False
+        """Whether the limit leaves no room for what is to be fetched."""
+        self._short_s = 0.0
+        """For how long training waited for that; each window passed halves it."""
         self._beyond_until = -1
         """The last window for which this run goes beyond the limit without waiting."""
         self._urgent_since: float | None = None
@@ -126,7 +131,9 @@ class Prefetcher:
             with self._changed:
                 self._changed.wait(_PAUSE_S)
             now = time.monotonic()
-            self.waited_s = before_s + now - begin
+            waited_s, self.waited_s = self.waited_s, before_s + now - begin
+            if self._is_short:
+                self._short_s += self.waited_s - waited_s
             if now - begin > 1 and now - self._said > _SAY_EVERY_S:
                 self._said = now
                 rate = (self._fetched_bytes - had_bytes) / 1e6 / (now - begin)
@@ -140,6 +147,7 @@ class Prefetcher:
         """Let go of what no step from window ``first`` on reads soon, and fetch what comes next."""
         with self._changed:
             self._first = first
+            self._short_s /= 2
             self._complete = {window for window in self._complete if window >= first}
             wanted = {shard for window in self._wanted() for shard in self._sampler.shards(window)}
             for shard in [shard for shard in self._held if shard not in wanted]:
@@ -228,12 +236,16 @@ class Prefetcher:
             self._cache.fetched, shard, self._order, is_stopped=self._stop.is_set
         )
         try:
-            return fetch()
+            held = fetch()
         except NoRoomError as error:
-            first = self._first
-            if not error.is_limit or not (self._is_stuck or first <= self._beyond_until):
+            self._is_short = error.is_limit
+            is_beyond = self._short_s > _PATIENCE_S or self._first <= self._beyond_until
+            if not (error.is_limit and is_beyond):
                 raise
-            self._beyond_until = first + 1
+            self._beyond_until = self._first + 1
+        else:
+            self._is_short = False
+            return held
         now = time.monotonic()
         if now - self._warned > _WARN_EVERY_S:
             self._warned = now

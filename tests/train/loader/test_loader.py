@@ -1,5 +1,6 @@
 """Batches: the same samples, changed the same, however many ranks and workers share them."""
 
+import hashlib
 import os
 import resource
 import signal
@@ -188,6 +189,16 @@ def test_a_shard_of_another_size_than_the_index_says_is_refused(tmp_path):
         loaded(loader, range(11))
 
 
+def test_a_file_of_the_right_digest_that_is_no_shard_is_named(tmp_path):
+    dataset = written(tmp_path / "set")
+    content = Path(dataset.shards[1].uri).read_bytes()[:-200]
+    Path(dataset.shards[1].uri).write_bytes(content)
+    changed = {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    dataset.shards[1] = dataset.shards[1].model_copy(update=changed)
+    with pytest.raises(ShardError, match=r"shard-1\.arrow has the digest .* but is no shard"):
+        loaded(loader_of(dataset, tmp_path), range(3))
+
+
 def test_a_limit_below_what_is_needed_at_once_is_refused_before_anything_is_fetched(
     dataset, tmp_path
 ):
@@ -227,6 +238,14 @@ def test_many_shards_at_once_need_no_larger_limits_of_the_process(tmp_path):
         assert len(batches) == 5
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_more_shards_at_once_than_files_may_be_open_are_refused(tmp_path, monkeypatch):
+    dataset = written(tmp_path / "set", (1,) * 150)
+    num_open = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (200, num_open + 280))
+    with pytest.raises(ConfigError, match=r"train.loader.window_shards=200: 300 files .*ulimit"):
+        loader_of(dataset, tmp_path, "train.loader.window_shards=200")
 
 
 def test_waiting_for_shards_is_counted_and_told(dataset, tmp_path, monkeypatch, caplog):
