@@ -259,7 +259,7 @@ def _parser() -> argparse.ArgumentParser:
         "--memory-mib",
         type=int,
         default=0,
-        help="of each worker; 0: 512; with --scaling a quarter of its share, four shards at least",
+        help="of each worker; 0: 512; with --scaling what every size fills",
     )
     parser.add_argument("--samples-per-shard", type=int, default=4096)
     parser.add_argument("--s3", action="store_true", help="ours from and to a local S3 server")
@@ -274,7 +274,8 @@ def _settings(given: argparse.Namespace, smallest: Parts) -> list[str]:
     workers = given.workers or len(os.sched_getaffinity(0))
     memory_mib = given.memory_mib or 512
     if given.scaling and not given.memory_mib:
-        share = smallest.rows / workers / 4
+        # What fills a task's memory at every size: its share of the smallest, and two shards.
+        share = smallest.rows / (8 * workers) + 2 * given.samples_per_shard
         held = max(share, 4 * given.samples_per_shard) * smallest.image_bytes
         memory_mib = max(16, round(held / 2**20))
     return [

@@ -74,8 +74,9 @@ def test_a_store_that_fails_again_and_again_changes_no_byte(
     monkeypatch.setattr(patience, "PAUSE_S", 0.01)
     monkeypatch.setenv("S3_TIMEOUT_S", "0.5")
     faults = [
-        cut(method="GET", path="part-", every=2, after_bytes=3_000),
-        cut(method="GET", path=".run", every=3, after_bytes=500),
+        # Few enough that no stream can meet six faults in a row, whoever asks when.
+        cut(method="GET", path="part-", every=2, times=3, after_bytes=3_000),
+        cut(method="GET", path=".run", every=3, times=3, after_bytes=500),
         stall(method="GET", path="part-", first=3, times=2, after_bytes=1_000),
         lose(method="PUT", path="shard-", every=2),
         lose(method="PUT", path="map/", every=5),
