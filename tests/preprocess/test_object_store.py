@@ -78,8 +78,8 @@ def test_a_store_that_fails_again_and_again_changes_no_byte(
         cut(method="GET", path="part-", every=2, times=3, after_bytes=3_000),
         cut(method="GET", path=".run", every=3, times=3, after_bytes=500),
         stall(method="GET", path="part-", first=3, times=2, after_bytes=1_000),
-        lose(method="PUT", path="shard-", every=2),
-        lose(method="PUT", path="map/", every=5),
+        lose(method="PUT", path="shard-", every=2, times=3),
+        lose(method="PUT", path="map/", every=5, times=3),
         busy(every=9),
         reset(every=13),
     ]
