@@ -1,7 +1,7 @@
 """The memory that the tasks of a process use one after the other, set aside once.
 
 Fresh memory for every run and every shard would be cleared by the kernel page by page: with five
-copies of each image on their way, that took as long as all the rest. And what a task may hold is
+copies of each image on their way, that took a quarter of the time. And what a task may hold is
 then plain: no more than this.
 """
 

@@ -23,7 +23,10 @@ from plsc.conf.choices import ColumnOrder
 from plsc.errors import ShardError
 from plsc.preprocess.inputs import Judge
 
-__all__ = ["Job", "read_value", "run_bytes", "write_value"]
+__all__ = ["TASKS_PER_WORKER", "Job", "read_value", "run_bytes", "write_value"]
+
+TASKS_PER_WORKER = 8
+"""Small inputs are cut so that no worker is long without work while another has some."""
 
 _LIMIT_BYTES = 256 * 1024 * 1024
 _Kind = TypeVar("_Kind", bound=Value)

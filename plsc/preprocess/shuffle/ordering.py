@@ -17,15 +17,13 @@ from plsc.artifacts.index import Value
 from plsc.artifacts.shards import Duplicates, LeftOut
 from plsc.errors import RecordError
 from plsc.preprocess.shuffle.classes import Classes, LabelCounts
-from plsc.preprocess.shuffle.job import Job, write_value
+from plsc.preprocess.shuffle.job import TASKS_PER_WORKER, Job, write_value
 from plsc.preprocess.shuffle.mapping import Summary
 from plsc.preprocess.shuffle.partition import equal_ranges
 from plsc.preprocess.shuffle.runs import HEAD, SAMPLE_BYTES, Run
 from plsc.preprocess.shuffle.tables import Rows, Tables
 
 __all__ = ["Order", "Plan", "find_order"]
-
-_TASKS_PER_WORKER = 8  # as in planning
 
 
 class Plan(Value):
@@ -164,7 +162,7 @@ class _Cutter:
         self._shard_cost = self._shard_bytes = 0
         """Of the shard: memory of all rows gathered for it; of those that stay."""
         total = sum(run.table_start + run.num_samples * SAMPLE_BYTES for run in runs)
-        self._fair = total // (_TASKS_PER_WORKER * job.num_workers)
+        self._fair = total // (TASKS_PER_WORKER * job.num_workers)
 
     def take(self, rows: Rows, is_kept: npt.NDArray[np.bool_]) -> None:
         """Go on with the next rows."""

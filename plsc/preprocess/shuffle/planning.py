@@ -8,13 +8,11 @@ from plsc import storage
 from plsc.conf.schema import ImageCheck, PipelineConfig
 from plsc.errors import PlscError
 from plsc.preprocess.inputs import Input, Item
-from plsc.preprocess.shuffle.job import Job, read_value, run_bytes, write_value
+from plsc.preprocess.shuffle.job import TASKS_PER_WORKER, Job, read_value, run_bytes, write_value
 
 __all__ = ["begin", "find_items"]
 
 _SMALLEST_ITEM_BYTES = 4 << 20
-_TASKS_PER_WORKER = 8
-"""Small inputs are cut so that no worker is long without work while another has some."""
 
 
 def find_items(config: PipelineConfig, source: Input) -> list[Item]:
@@ -26,7 +24,7 @@ def find_items(config: PipelineConfig, source: Input) -> list[Item]:
     """
     total = sum(info.size_bytes for info in source.files.values())
     largest = run_bytes(config.preprocess.memory_mib << 20)
-    fair = total // (_TASKS_PER_WORKER * _workers(config))
+    fair = total // (TASKS_PER_WORKER * _workers(config))
     return list(source.items(min(largest, max(fair, _SMALLEST_ITEM_BYTES))))
 
 
