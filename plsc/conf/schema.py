@@ -72,8 +72,8 @@ class PreprocessConfig:
     """``integers``: class ids as they are; ``names``: any text, numbered in sorted order, with the
     class map beside the shards; ``auto``: names for class folders and columns of text."""
     check: ImageCheck = ImageCheck.header
-    """``header``: format, dimensions, and that a JPEG is not cut off; ``decode``: every pixel, about
-    twice the work."""
+    """``header``: format, dimensions, and that a JPEG is not cut off; ``decode``: every pixel,
+    about twice the work."""
     deduplicate: bool = False
     """Whether to keep only one of equal images of one class. (They are counted in any case.)"""
     min_images_per_class: int = 0
