@@ -18,7 +18,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 TRITON_VENV := .venv-triton
-EXTRAS := preprocess,train,evaluate,export,deploy,client,pipelines,dev
+EXTRAS := preprocess,train,evaluate,export,deploy,client,cluster,pipelines,dev
 PACKAGES := plsc components pipelines benchmarks tests images
 
 # Recipes read these as "$$NAME", so that a shell never parses what a user wrote.

@@ -13,6 +13,7 @@
     ├── TrainError                 1   training itself: a rank died, a value is not finite
     ├── GateFailed                 4   the model verifies worse than the thresholds ask
     ├── ExportError                1   the graph differs from the model
+    ├── ClusterError            1   Kubernetes: refused, unreachable, or a job on it failed
     ├── DeployError                1   the new version was not taken; the old one still serves
     └── ServingError               1   the client's side of the wire
         ├── ServerUnavailable      1
@@ -26,6 +27,7 @@ __all__ = [
     "BadResponse",
     "BenchmarkError",
     "CheckpointError",
+    "ClusterError",
     "ConfigError",
     "DeployError",
     "ExportError",
@@ -92,6 +94,10 @@ class GateFailed(PlscError):  # noqa: N818  it is a verdict, and reads as one
 
 class ExportError(PlscError):
     """The exported graph does not compute what the model computes."""
+
+
+class ClusterError(PlscError):
+    """The Kubernetes cluster did not do what was asked, or a job of ours on it failed."""
 
 
 class DeployError(PlscError):

@@ -3,6 +3,7 @@
 import math
 import re
 
+from plsc.conf.pods import pods_problems
 from plsc.conf.schema import (
     Distribution,
     HeadConfig,
@@ -29,6 +30,7 @@ def check(config: PipelineConfig) -> None:
         *_not_negative(config),
         *_fractions(config),
         *_training(config),
+        *_pods(config),
         *_head(config),
         *_verification(config),
     ]
@@ -144,6 +146,27 @@ def _training(config: PipelineConfig) -> list[str]:
         problems.append(f"train.resume_step must not be negative, is {train.resume_step}")
     if train.finetune_head and not train.finetune_from:
         problems.append("train.finetune_head=true needs train.finetune_from, an index's uri")
+    return problems
+
+
+def _pods(config: PipelineConfig) -> list[str]:
+    train = config.train
+    problems = [
+        problem
+        for stage, pods in {
+            "preprocess": config.preprocess.pods,
+            "train": train.pods,
+            "evaluate": config.evaluate.pods,
+        }.items()
+        for problem in pods_problems(f"{stage}.pods", pods)
+    ]
+    if train.pods.count < 1 or train.ranks % train.pods.count:
+        problems.append(
+            f"train.pods.count={train.pods.count} must be at least 1 and divide train.ranks="
+            f"{train.ranks}: every pod runs as many ranks"
+        )
+    if train.lease_s < 30:
+        problems.append(f"train.lease_s must be at least 30, not {train.lease_s}")
     return problems
 
 

@@ -4,6 +4,7 @@ from enum import Enum
 
 __all__ = [
     "ColumnOrder",
+    "DeployBackend",
     "Distribution",
     "GradientMode",
     "HeadUpdate",
@@ -15,6 +16,7 @@ __all__ = [
     "Precision",
     "Schedule",
     "StateDtype",
+    "TrainingBackend",
 ]
 
 
@@ -122,3 +124,25 @@ class Precision(Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+class TrainingBackend(Enum):
+    """What starts the ranks and waits for them."""
+
+    auto = "auto"
+    """``pytorchjob`` in a pod of a cluster, else ``torchrun``."""
+    torchrun = "torchrun"
+    """Processes of this machine."""
+    pytorchjob = "pytorchjob"
+    """Pods of a PyTorchJob, by Kubeflow's training operator."""
+
+
+class DeployBackend(Enum):
+    """Where Triton runs."""
+
+    auto = "auto"
+    """``deployment`` in a pod of a cluster, else ``server``."""
+    server = "server"
+    """One server, which is there already."""
+    deployment = "deployment"
+    """The pods of a Kubernetes Deployment, which this stage makes where it is missing."""

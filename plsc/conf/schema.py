@@ -11,6 +11,7 @@ from omegaconf import MISSING
 
 from plsc.conf.choices import (
     ColumnOrder,
+    DeployBackend,
     Distribution,
     GradientMode,
     HeadUpdate,
@@ -22,11 +23,14 @@ from plsc.conf.choices import (
     Precision,
     Schedule,
     StateDtype,
+    TrainingBackend,
 )
+from plsc.conf.pods import PodsConfig
 
 __all__ = [
     "AugmentConfig",
     "ColumnOrder",
+    "DeployBackend",
     "DeployConfig",
     "Distribution",
     "EvaluateConfig",
@@ -44,12 +48,14 @@ __all__ = [
     "Optimizer",
     "OptimizerConfig",
     "PipelineConfig",
+    "PodsConfig",
     "Precision",
     "PreprocessConfig",
     "Schedule",
     "ScheduleConfig",
     "StateDtype",
     "TrainConfig",
+    "TrainingBackend",
 ]
 
 
@@ -81,13 +87,16 @@ class PreprocessConfig:
     samples_per_shard: int = 4096
     """Largest number of samples in one shard; shards differ by at most one sample."""
     workers: int = 0
-    """Processes that map and reduce; the result does not depend on it. 0: one per processor."""
+    """Processes that map and reduce in one pod or on one machine; the result does not depend on it.
+    0: one per processor that this process may use."""
     memory_mib: int = 512
     """MiB of images that each worker holds at once, whatever the size of the input; the process
     itself needs some 100 MiB besides."""
     max_bad_fraction: float = 0.01
     """The stage fails when more than this fraction of the rows is bad (each is quarantined with its
     reason)."""
+    pods: PodsConfig = field(default_factory=PodsConfig)
+    """The pods of the Indexed Jobs that map and reduce on a cluster."""
 
 
 @dataclass
@@ -250,7 +259,13 @@ class TrainConfig:
     """Whether to take over the class centers of ``finetune_from`` too, row by row: class ids that
     both have keep theirs, new ones start at random."""
     ranks: int = 2
-    """Processes that share the classes; torchrun starts them."""
+    """Processes that share the classes, in all; torchrun starts them."""
+    backend: TrainingBackend = TrainingBackend.auto
+    """What starts the ranks: ``torchrun`` on this machine, or a ``pytorchjob`` on a cluster."""
+    pods: PodsConfig = field(default_factory=lambda: PodsConfig(count=1))
+    """The pods of the PyTorchJob, with ``ranks / pods.count`` ranks in each."""
+    lease_s: float = 300.0
+    """On a cluster: how long ranks train on when the step that started them gives no sign."""
     threads_per_rank: int = 1
     """CPU threads of each rank. 0: the machine's cores divided by the ranks."""
     epochs: int = 120
@@ -313,6 +328,8 @@ class EvaluateConfig:
     """False accept rates at which the true accept rate is reported."""
     batch_size: int = 256
     """Images embedded at once."""
+    pods: PodsConfig = field(default_factory=PodsConfig)
+    """The pods of the Indexed Job that embeds the images on a cluster, for large benchmarks."""
 
 
 @dataclass
@@ -339,8 +356,12 @@ class DeployConfig:
     """Triton's model repository."""
     model_name: str = "${name}"
     """The name that clients ask for."""
+    backend: DeployBackend = DeployBackend.auto
+    """Where Triton runs: one ``server`` that is there, or a ``deployment`` on a cluster."""
     server: str = "${oc.env:PLSC_TRITON_URL,127.0.0.1:8001}"
-    """Triton's gRPC address, host:port."""
+    """Triton's gRPC address for clients, host:port; on a cluster its Service's."""
+    image: str = "${oc.env:PLSC_TRITON_IMAGE,''}"
+    """Triton's image, where this stage makes the Deployment."""
     timeout_s: float = 120.0
     """Longest wait for the server, and for it to load the model."""
     canary_tolerance: float = 1e-4

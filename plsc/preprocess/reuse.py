@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 2
 """Rises when the same input and settings would give other shards than before."""
-_NO_MATTER = ("workers", "memory_mib")
+_NO_MATTER = ("workers", "memory_mib", "pods")
 """Settings on which no byte depends."""
 
 
