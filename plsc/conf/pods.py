@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 __all__ = ["PodsConfig", "pods_problems"]
 
 _QUANTITY = r"\d+(\.\d+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?"
+_LABEL = r"[A-Za-z0-9./_-]+=[A-Za-z0-9._-]*"
 _TAINT = r"[A-Za-z0-9./_-]+(=[A-Za-z0-9._-]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?"
 
 
@@ -28,8 +29,8 @@ class PodsConfig:
     """GPUs of each (``nvidia.com/gpu``)."""
     shm: str = "2Gi"
     """Shared memory of each (``/dev/shm``); it counts as memory."""
-    node_selector: dict[str, str] = field(default_factory=dict)
-    """Labels that a node must have."""
+    node_selector: list[str] = field(default_factory=list)
+    """Labels that a node must have, as kubectl writes them: ``key=value``."""
     tolerations: list[str] = field(default_factory=list)
     """Taints that are tolerated, as kubectl writes them: ``key:NoSchedule``, ``key=value:NoExecute``
     or ``key``."""
@@ -62,6 +63,11 @@ def pods_problems(key: str, pods: PodsConfig) -> list[str]:
         f"{key}.tolerations must hold taints such as key=value:NoSchedule, not {taint!r}"
         for taint in pods.tolerations
         if not re.fullmatch(_TAINT, taint)
+    ]
+    problems += [
+        f"{key}.node_selector must hold labels such as key=value, not {label!r}"
+        for label in pods.node_selector
+        if not re.fullmatch(_LABEL, label)
     ]
     found = {
         "count": pods.count, "gpus": pods.gpus, "max_restarts": pods.max_restarts,

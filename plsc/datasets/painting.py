@@ -17,6 +17,7 @@ from plsc.datasets.alphabet import Alphabet
 from plsc.datasets.pairs import BENCHMARKS, Pair, choose_pairs, script_of
 from plsc.datasets.picture import paint
 from plsc.datasets.recipes import SMOOTH, LargeRecipe, Recipe
+from plsc.processors import usable_processors
 from plsc.progress import track
 from plsc.verification import Benchmark
 
@@ -32,7 +33,9 @@ def painters(processes: int | None) -> Iterator[Executor]:
     """Give a pool that drops what is left to paint when the block ends early."""
     # Spawned, not forked: the caller may have threads (torch, boto3) that a fork would break.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes or os.cpu_count(), context, initializer=end_with_parent)
+    pool = ProcessPoolExecutor(
+        processes or usable_processors(), context, initializer=end_with_parent
+    )
     try:
         yield pool
     finally:

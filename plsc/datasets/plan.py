@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from plsc.datasets.recipes import LargeRecipe
 from plsc.datasets.repertoire import Repertoire, choose_repertoire
 from plsc.datasets.survey import Surveyed, survey
 from plsc.errors import ConfigError
+from plsc.processors import usable_processors
 
 __all__ = ["Plan", "PlannedClass", "cut_into_parts", "make_plan"]
 
@@ -78,7 +78,7 @@ def make_plan(
         ConfigError: If the fonts yield too few characters.
     """
     files = font_files.find_files(fonts)
-    surveyed, skipped = survey(files, work, processes=processes or os.cpu_count() or 1)
+    surveyed, skipped = survey(files, work, processes=processes or usable_processors())
     if not surveyed:
         raise ConfigError(f"--fonts {fonts}: none of {len(files)} font files can be used")
     repertoire = choose_repertoire(pool, surveyed, min_faces=recipe.min_faces)
