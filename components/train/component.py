@@ -7,7 +7,19 @@ from components import images
 __all__ = ["train"]
 
 
-@dsl.component(base_image=images.ref("train"), install_kfp_package=False)
+@dsl.component(
+    base_image=images.ref("train-launch"),
+    install_kfp_package=False,
+    # What the task asks of a node is meant for the pods of the PyTorchJob, and reaches them.
+    task_config_passthroughs=[
+        dsl.TaskConfigField.RESOURCES,
+        dsl.TaskConfigField.KUBERNETES_TOLERATIONS,
+        dsl.TaskConfigField.KUBERNETES_NODE_SELECTOR,
+        dsl.TaskConfigField.KUBERNETES_AFFINITY,
+        dsl.TaskConfigPassthrough(field=dsl.TaskConfigField.ENV, apply_to_task=True),
+        dsl.TaskConfigField.KUBERNETES_VOLUMES,
+    ],
+)
 def train(
     experiment: str,
     overrides: str,
@@ -17,6 +29,7 @@ def train(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
+    task_config: dsl.TaskConfig,
 ) -> None:
     """Train the backbone and its class-sharded head."""
     from plsc.train.step import run_step
@@ -31,4 +44,5 @@ def train(
         model_path=model.path,
         metadata=model.metadata,
         metrics=metrics.metadata,
+        task=vars(task_config),
     )

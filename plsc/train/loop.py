@@ -20,6 +20,7 @@ from plsc.train.process_group import Ranks
 from plsc.train.schedule import RunPlan
 from plsc.train.state import TrainState
 from plsc.train.stepper import Stepper
+from plsc.train.stopping import Stopping
 from plsc.train.verify import verify
 from plsc.verification import Benchmark
 
@@ -52,11 +53,18 @@ class Loop:
         self._num_replaced = 0
         self._replaced_before = 0.0
 
-    def run(self, checkpointer: Checkpointer, events: Events, resumed: Checkpoint | None) -> None:
+    def run(
+        self,
+        checkpointer: Checkpointer,
+        events: Events,
+        resumed: Checkpoint | None,
+        stopping: Stopping,
+    ) -> None:
         """Train from the state's step to the last one, handing checkpoints to ``checkpointer``.
 
         Collective. ``resumed`` is the checkpoint that the state comes from; one of this run is not
-        written a second time when no step is left.
+        written a second time when no step is left. When the ranks agree to stop, the step that
+        begins then is the last one.
 
         Raises:
             TrainError: If a value is no longer finite; nothing is saved after that.
@@ -71,7 +79,8 @@ class Loop:
                 self.state.step = step + 1
                 self._num_replaced += num_replaced
                 self.figures.pop("accuracy", None)  # that of this very step, if it is verified
-                is_to_save = self._is_to_save(last)
+                is_last = step + 1 == last or stopping.is_agreed()
+                is_to_save = is_last or self._is_due(self._config.train.checkpoint_every_steps)
                 is_to_report = is_to_save or self._is_due(self._config.train.log_every_steps)
                 is_to_report |= self._is_to_verify()
                 output = self._stepper.take(step, images_BSS3, labels_B, count_correct=is_to_report)
@@ -82,16 +91,14 @@ class Loop:
                 is_best = self._is_to_verify() and self._verify(events)
                 if is_to_save or is_best:
                     self._save(checkpointer, events)
+                if is_last:
+                    break
                 start = time.monotonic()
         if first >= last and not (resumed and resumed.provenance.run_id == self._config.run_id):
             self._save(checkpointer, events)
 
     def _is_due(self, every_steps: int) -> bool:
         return every_steps > 0 and self.state.step % every_steps == 0
-
-    def _is_to_save(self, last: int) -> bool:
-        is_due = self._is_due(self._config.train.checkpoint_every_steps)
-        return is_due or self.state.step == last
 
     def _report(self, output: HeadOutput, events: Events) -> None:
         step, total = self.state.step, self.plan.total_steps

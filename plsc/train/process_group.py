@@ -8,17 +8,23 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
 from plsc.errors import TrainError
+from plsc.processors import usable_processors
+from plsc.train.heartbeat import beating
 
-__all__ = ["Ranks", "gather_embeddings", "joined"]
+__all__ = ["LostContactError", "Ranks", "Vote", "gather_embeddings", "joined"]
 
 _TIMEOUT = dt.timedelta(minutes=30)
 _T = TypeVar("_T")
+
+
+class LostContactError(TrainError):
+    """Another rank went away: how that one ended is what matters."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,46 @@ class Ranks:
             dist.barrier()
 
 
+class Vote:
+    """The largest number that any rank gave, asked with every step and read with the next one.
+
+    By then the ranks have exchanged embeddings and gradients, so the answer is there: nobody waits.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._group: dist.ProcessGroup | None = None
+        self._asked: tuple[dist.Work, torch.Tensor] | None = None
+
+    def open(self) -> None:
+        """Make the process group of the votes, on the CPU. Collective."""
+        if self._ranks.world_size > 1:
+            group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+            self._group = cast("dist.ProcessGroup", group)
+
+    def cast(self, number: int) -> int:
+        """Give this rank's number and return the largest of those given the time before.
+
+        Collective: waits for the all-reduce of the time before, and starts another in the
+        background.
+
+        Returns:
+            0 the first time; alone, the number itself.
+        """
+        if self._ranks.world_size == 1:
+            return number
+        largest = 0
+        if self._asked:
+            work, answer = self._asked
+            work.wait()
+            largest = int(answer)
+        given = torch.tensor(number, dtype=torch.int32)
+        work = dist.all_reduce(given, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        assert work is not None
+        self._asked = (work, given)
+        return largest
+
+
 @contextmanager
 def joined(threads: int) -> Iterator[Ranks]:
     """Join the ranks that torchrun started (or be the only one), and leave them at the end.
@@ -79,11 +125,11 @@ def joined(threads: int) -> Iterator[Ranks]:
         threads: CPU threads of this rank; 0 divides the machine's cores among its ranks.
 
     Raises:
-        TrainError: If another rank went away in the block.
+        LostContactError: If another rank went away in the block.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // local_size))
+    torch.set_num_threads(threads or max(1, usable_processors() // local_size))
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -95,14 +141,16 @@ def joined(threads: int) -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), world_size, device)
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
-    try:
-        yield Ranks(dist.get_rank(), world_size, device)
-    except RuntimeError as error:
-        if "gloo" in str(error) or isinstance(error, dist.DistError):
-            raise TrainError("lost contact with another rank: see how that one ended") from error
-        raise
-    finally:
-        dist.destroy_process_group()
+    with beating(dist.get_rank(), world_size):  # until the group is gone, which may wait for others
+        try:
+            yield Ranks(dist.get_rank(), world_size, device)
+        except RuntimeError as error:
+            if "gloo" in str(error) or isinstance(error, dist.DistError):
+                message = "lost contact with another rank: see how that one ended"
+                raise LostContactError(message) from error
+            raise
+        finally:
+            dist.destroy_process_group()
 
 
 class _GatherEmbeddings(torch.autograd.Function):

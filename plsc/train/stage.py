@@ -1,6 +1,7 @@
 """The train stage, as every rank runs it: shards in, checkpoints out."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 
 from plsc import storage
 from plsc.artifacts.checkpoint import Checkpoint
@@ -8,12 +9,14 @@ from plsc.artifacts.shards import ShardSet
 from plsc.conf.schema import PipelineConfig
 from plsc.doorway import Stopwatch, index_uri
 from plsc.errors import ConfigError
+from plsc.train import lease
 from plsc.train.checkpoints import Checkpointer, finetune, resume
 from plsc.train.events import Events
 from plsc.train.loader import Loader
 from plsc.train.loop import Loop
-from plsc.train.process_group import joined
+from plsc.train.process_group import Ranks, joined
 from plsc.train.state import TrainState
+from plsc.train.stopping import Reason, Stopping
 from plsc.verification import read_benchmark
 
 __all__ = ["run"]
@@ -24,10 +27,12 @@ log = logging.getLogger(__name__)
 def run(config: PipelineConfig) -> Checkpoint:
     """Train to the end of the plan and return the last checkpoint; its index is the stage's.
 
-    Runs on every rank that torchrun started, or alone. Goes on from the newest checkpoint of
-    ``train.resume_run`` (or of this run) if there is one.
+    Runs on every rank that torchrun started, or alone. Goes on from the newest checkpoint of this
+    run if there is one, else from that of ``train.resume_run``. Stops early, with a checkpoint, on
+    SIGTERM, and on a cluster when the step that started the ranks is gone.
 
     Raises:
+        Stopped: If it stopped early; no error, and it ends the process.
         ConfigError, StorageError, ShardError, BenchmarkError, CheckpointError, TrainError.
     """
     watch = Stopwatch()
@@ -50,16 +55,28 @@ def run(config: PipelineConfig) -> Checkpoint:
         )  # fmt: skip
         uri = storage.join(index_uri(config, "train").removesuffix("index.json"), "events")
         with (
+            Stopping(ranks) as stopping,
+            _lease_watched(config, ranks, stopping),
             Events(uri, is_writer=ranks.is_first) as events,
             Checkpointer(config, ranks, watch) as checkpointer,
         ):
-            loop.run(checkpointer, events, resumed)
+            loop.run(checkpointer, events, resumed, stopping)
             checkpoint = checkpointer.finish() or resumed
+        stopping.end_if_agreed(state.step)
         assert checkpoint is not None
         if ranks.is_first:
             checkpoint.write(index_uri(config, "train"))
         ranks.wait()
         return checkpoint
+
+
+def _lease_watched(
+    config: PipelineConfig, ranks: Ranks, stopping: Stopping
+) -> AbstractContextManager[None]:
+    """Have rank 0 look after the lease; what it finds, it tells the others by ``stopping``."""
+    if not ranks.is_first:
+        return nullcontext()
+    return lease.watched(config.train.lease_s, lambda: stopping.ask(Reason.LEASE))
 
 
 def _check_dataset(config: PipelineConfig, dataset: ShardSet) -> None:

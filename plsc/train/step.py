@@ -1,8 +1,8 @@
 """Train as a step of the pipeline: start the ranks, wait for them, hand the checkpoint on."""
 
 import json
-import logging
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plsc.errors
@@ -11,11 +11,9 @@ from plsc.artifacts.checkpoint import Checkpoint
 from plsc.artifacts.shards import ShardSet
 from plsc.conf.schema import PipelineConfig
 from plsc.errors import PlscError, StorageError, TrainError
-from plsc.train.launch import RankKilledError, torchrun
+from plsc.train.backends import Backend, RankKilledError, chosen
 
 __all__ = ["run_step"]
-
-log = logging.getLogger(__name__)
 
 
 def run_step(
@@ -29,6 +27,7 @@ def run_step(
     model_path: str,
     metadata: dict[str, Any],
     metrics: dict[str, Any],
+    task: Mapping[str, Any] | None = None,
 ) -> None:
     """Train on the data set whose index lies at ``dataset_path``.
 
@@ -42,6 +41,8 @@ def run_step(
         model_path: Where to write the checkpoint's index.
         metadata: Filled with what the model is.
         metrics: Filled with the last figures of training.
+        task: What the pipeline's task asks of a node, for the pods of a PyTorchJob: the fields of
+            kfp's TaskConfig.
 
     Raises:
         PlscError: Whatever ended the ranks.
@@ -56,11 +57,10 @@ def run_step(
         run_id=run_id,
         inputs=inputs,
     ) as config:
-        storage.delete(doorway.failure_uri(config, "train"))
         given = doorway.step_overrides(
             overrides=overrides, data_uri=data_uri, run_id=run_id, inputs=inputs
         )
-        _torchrun(config, [f"experiment={experiment}", *given])
+        _train(chosen(config, task), config, [f"experiment={experiment}", *given])
         checkpoint = Checkpoint.read(doorway.index_uri(config, "train"))
         checkpoint.write(model_path)
         metadata.update(
@@ -73,30 +73,43 @@ def run_step(
         metrics.update({name: round(value, 6) for name, value in checkpoint.figures.items()})
 
 
-def _torchrun(config: PipelineConfig, arguments: list[str]) -> None:
+def _train(backend: Backend, config: PipelineConfig, arguments: Sequence[str]) -> None:
+    """Train, and when that fails raise the error that a rank raised on purpose, if one did."""
+    before = _left(config)  # by an earlier try; a rank of a job that still runs may own it
     try:
-        torchrun("plsc.train", arguments, ranks=config.train.ranks)
+        backend.train(config, arguments)
     except RankKilledError as error:
         raise _with_advice(config, error) from error
     except TrainError as error:
-        raise _reason(config) or _with_advice(config, error) from error
+        left = _left(config)
+        raise (_reason(left) if left != before else None) or _with_advice(config, error) from error
 
 
-def _reason(config: PipelineConfig) -> PlscError | None:
-    """Return the error that a rank raised on purpose and left in the store, if there is one."""
+def _left(config: PipelineConfig) -> bytes:
+    """Return what lies in the store as the reason of a failure; empty: nothing, or no answer."""
     try:
-        left = json.loads(storage.read_bytes(doorway.failure_uri(config, "train")))
+        return storage.read_bytes(doorway.failure_uri(config, "train"))
     except StorageError:
+        return b""
+
+
+def _reason(left: bytes) -> PlscError | None:
+    """Return the error that ``left`` tells of, if it is one of ours."""
+    if not left:
         return None
-    if left["error"] not in plsc.errors.__all__:
+    failure = json.loads(left)
+    if failure["error"] not in plsc.errors.__all__:
         return None
-    error: PlscError = getattr(plsc.errors, left["error"])(left["message"])
+    error: PlscError = getattr(plsc.errors, failure["error"])(failure["message"])
     return error
 
 
 def _with_advice(config: PipelineConfig, error: TrainError) -> TrainError:
     folder = storage.join(config.store_uri, "runs", config.run_id, "checkpoints")
-    found = [info.uri for info in storage.list_objects(folder + "/")]
+    try:
+        found = [info.uri for info in storage.list_objects(folder + "/")]
+    except StorageError as trouble:
+        return TrainError(f"{error}; whether there is a checkpoint is not known: {trouble}")
     steps = [int(match[1]) for uri in found if (match := re.search(r"step-(\d+)/index.json$", uri))]
     if not steps:
         return TrainError(f"{error}; no checkpoint was written yet: start again")

@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 def resume(state: TrainState, config: PipelineConfig) -> Checkpoint | None:
     """Bring the checkpoint that ``config`` asks for into ``state`` and return it.
 
-    It is that of ``train.resume_step``, or the newest, of ``train.resume_run``, or of this run.
+    It is that of ``train.resume_step``, or the newest, of ``train.resume_run``, or of this run. A
+    run that was begun from another, and has a checkpoint of its own by now, goes on from its own
+    newest: it was interrupted, and is tried again.
 
     Returns:
         None if nothing was asked for and this run has no checkpoint yet.
@@ -32,9 +34,11 @@ def resume(state: TrainState, config: PipelineConfig) -> Checkpoint | None:
         CheckpointError: If what was asked for is not there, is damaged (an older checkpoint is
             offered then, if there is one), or belongs to another model.
     """
-    run_id = config.train.resume_run or config.run_id
+    run_id, wanted = config.train.resume_run or config.run_id, config.train.resume_step
+    if run_id != config.run_id and index_uris(config, config.run_id):
+        run_id, wanted = config.run_id, 0
     indexes = index_uris(config, run_id)
-    step = _chosen_step(config, run_id, list(indexes))
+    step = _chosen_step(config, run_id, wanted, list(indexes))
     if step is None:
         return None
     older = [other for other in indexes if other < step]
@@ -156,10 +160,9 @@ def _check_complete(
         )
 
 
-def _chosen_step(config: PipelineConfig, run_id: str, steps: list[int]) -> int | None:
+def _chosen_step(config: PipelineConfig, run_id: str, wanted: int, steps: list[int]) -> int | None:
     """Return the step to go on from; None: none was asked for, and there is none."""
     folder = checkpoints_uri(config, run_id)
-    wanted = config.train.resume_step
     if wanted and wanted not in steps:
         there = f"those of steps {', '.join(map(str, steps))}" if steps else "none"
         raise CheckpointError(

@@ -114,6 +114,19 @@ def test_nothing_to_resume_is_none_unless_asked_for(tmp_path):
         resume(state, config)
 
 
+def test_a_run_begun_from_another_goes_on_from_its_own_checkpoint_once_it_has_one(two):
+    given, _, _ = two
+    begun = ("train.resume_run=first", "train.resume_step=2")
+    config = configured(given.store_uri, *begun, run_id="second")
+    state = fresh(config)
+    assert resume(state, config).step == 2  # of the other run
+    saved(stepped(state, steps=1), config)
+    again = fresh(config)  # as after an interruption: asked for in the same words
+    assert resume(again, config).step == 3
+    for found, expected in zip(state_of(again), state_of(state), strict=True):
+        assert all(found[name].equal(values) for name, values in expected.items())
+
+
 @pytest.mark.parametrize(
     ("overrides", "classes", "message"),
     [
