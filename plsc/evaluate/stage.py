@@ -2,17 +2,15 @@
 
 import hashlib
 import logging
-import time
 
 from plsc import doorway, storage
 from plsc.artifacts.checkpoint import Checkpoint
 from plsc.artifacts.index import Payload
 from plsc.artifacts.report import Report
 from plsc.conf.schema import PipelineConfig
-from plsc.evaluate import gate, page
+from plsc.evaluate import embedding, gate, page
 from plsc.evaluate.section import make_section
-from plsc.models import as_embedder, restore
-from plsc.verification import embed, read_benchmark
+from plsc.verification import read_benchmark
 
 __all__ = ["run"]
 
@@ -26,28 +24,20 @@ def run(config: PipelineConfig) -> Report:
         CheckpointError: If the checkpoint was altered or does not fit its model.
         BenchmarkError: If a benchmark cannot be read.
         StorageError: If something cannot be fetched or written.
+        ConfigError: If ``evaluate.pods`` are asked for where there is no cluster.
+        ClusterError: If those pods cannot be had, or fail.
     """
     watch = doorway.Stopwatch()
     checkpoint = Checkpoint.read(config.evaluate.checkpoint_uri)
-    embedder = as_embedder(restore(checkpoint))
     image_size = int(checkpoint.provenance.config["image_size"])
-    sections, num_images, seconds = [], 0, 0.0
-    for name in config.evaluate.benchmarks:
-        benchmark = read_benchmark(config.data_uri, name)
-        start = time.monotonic()
-        embeddings = embed(
-            benchmark.images,
-            embedder,
-            image_size=image_size,
-            flip=config.evaluate.flip,
-            batch_size=config.evaluate.batch_size,
-            name=name,
-        )
-        seconds += time.monotonic() - start
-        num_images += len(benchmark.images)
-        section = make_section(benchmark, embeddings, config.evaluate, image_size=image_size)
-        sections.append(section)
-        _log_result(section)
+    sections = []
+    with embedding.begun(config, checkpoint) as model:
+        for name in config.evaluate.benchmarks:
+            benchmark = read_benchmark(config.data_uri, name)
+            embeddings = model.embed(benchmark)
+            section = make_section(benchmark, embeddings, config.evaluate, image_size=image_size)
+            sections.append(section)
+            _log_result(section)
     provenance = watch.provenance(config)
     results = [section.result for section in sections]
     heading = page.Heading(
@@ -55,7 +45,7 @@ def run(config: PipelineConfig) -> Report:
         run_id=config.run_id,
         step=checkpoint.step,
         created_at=provenance.created_at,
-        images_per_s=num_images / max(seconds, 1e-9),
+        images_per_s=model.images_per_s,
     )
     html = page.render(heading, sections, gate.judge(results, config.evaluate.thresholds)).encode()
     report = Report(

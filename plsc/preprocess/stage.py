@@ -17,22 +17,23 @@ from pathlib import Path
 
 from plsc import doorway, storage
 from plsc.artifacts.shards import ShardSet
+from plsc.cluster import is_in_cluster
 from plsc.conf.schema import PipelineConfig
 from plsc.doorway import Stopwatch
-from plsc.errors import PlscError, RecordError, StorageError
+from plsc.errors import ArtifactError, ConfigError, PlscError, RecordError, StorageError
 from plsc.preprocess import data_report, quarantine
 from plsc.preprocess.inputs import Input, Item
 from plsc.preprocess.inputs.finding import find
 from plsc.preprocess.quarantine import Collected
 from plsc.preprocess.reuse import find_complete, folder_of
-from plsc.preprocess.shuffle import planning
+from plsc.preprocess.shuffle import hiring, planning
+from plsc.preprocess.shuffle.hiring import Hands
 from plsc.preprocess.shuffle.job import Job, read_value
 from plsc.preprocess.shuffle.mapping import Summary
 from plsc.preprocess.shuffle.ordering import Order, find_order
 from plsc.preprocess.shuffle.reducing import Reduced
 from plsc.preprocess.shuffle.seal import CLASSES, seal
 from plsc.preprocess.shuffle.worker import FULL, is_done
-from plsc.preprocess.shuffle.workforce import Workforce
 from plsc.progress import ByteProgress
 
 __all__ = ["run"]
@@ -52,6 +53,8 @@ def run(config: PipelineConfig) -> ShardSet:
         StorageError: If the store or this disk does not give or take what it should.
         ShardError: If what was written is not what should have been.
         WorkerLostError: If worker processes are killed again and again.
+        ConfigError: If ``preprocess.pods`` are asked for where there is no cluster.
+        ClusterError: If those pods cannot be had, or fail.
     """
     watch = Stopwatch()
     source = find(config)
@@ -87,10 +90,11 @@ def _find(folder_uri: str) -> ShardSet | None:
 
 
 def _make(config: PipelineConfig, source: Input, folder_uri: str, watch: Stopwatch) -> ShardSet:
+    hiring.check(config)
     with _ended_by_sigterm(), _cleared_away(folder_uri, config.run_id), _scratch() as scratch:
         job, items = planning.begin(config, source, folder_uri)
-        with Workforce(job, scratch).hired() as workforce:
-            summaries = _map(job, items, workforce)
+        with hiring.hired(config, job, scratch) as hands:
+            summaries = _map(job, items, hands)
             found = quarantine.collect(
                 _collected(job, items, summaries),
                 storage.join(folder_uri, "quarantine.jsonl"),
@@ -103,7 +107,7 @@ def _make(config: PipelineConfig, source: Input, folder_uri: str, watch: Stopwat
             )
             order = find_order(job, summaries, scratch)
             _say_order(order)
-            reduced = _reduce(job, order, workforce)
+            reduced = _reduce(job, order, hands)
         dataset = seal(
             config,
             job,
@@ -122,16 +126,16 @@ def _make(config: PipelineConfig, source: Input, folder_uri: str, watch: Stopwat
     return dataset
 
 
-def _map(job: Job, items: Sequence[Item], workforce: Workforce) -> list[Summary]:
-    left = [number for number in range(job.num_items) if not is_done(job, "map", number)]
+def _map(job: Job, items: Sequence[Item], hands: Hands) -> list[Summary]:
+    left = {n: item.size_bytes for n, item in enumerate(items) if not is_done(job, "map", n)}
     parts = len({item.part for item in items})
     log.info(
         "map: %d parts in %d items%s, %d workers", parts, len(items),
         f" ({len(items) - len(left)} done before)" if len(left) < len(items) else "",
         job.num_workers,
     )  # fmt: skip
-    progress = ByteProgress(log, "map", sum(items[number].size_bytes for number in left))
-    workforce.run("map", left, progress.advance)
+    progress = ByteProgress(log, "map", sum(left.values()))
+    hands.run("map", left, progress.advance)
     progress.finish()
     summaries = [read_value(Summary, job.map_uri(n, ".json")) for n in range(job.num_items)]
     rows: Counter[str] = Counter()
@@ -143,11 +147,11 @@ def _map(job: Job, items: Sequence[Item], workforce: Workforce) -> list[Summary]
     return summaries
 
 
-def _reduce(job: Job, order: Order, workforce: Workforce) -> list[Reduced]:
-    left = [n for n in range(order.num_tasks) if not is_done(job, "reduce", n)]
-    total = order.num_bytes * len(left) // order.num_tasks
-    progress = ByteProgress(log, "reduce", total)
-    workforce.run("reduce", left, progress.advance)
+def _reduce(job: Job, order: Order, hands: Hands) -> list[Reduced]:
+    fair = order.num_bytes // order.num_tasks
+    left = {n: fair for n in range(order.num_tasks) if not is_done(job, "reduce", n)}
+    progress = ByteProgress(log, "reduce", sum(left.values()))
+    hands.run("reduce", left, progress.advance)
     progress.finish()
     return [read_value(Reduced, job.reduce_uri(n, ".json")) for n in range(order.num_tasks)]
 
@@ -201,13 +205,20 @@ def _check_unchanged(config: PipelineConfig, folder_uri: str) -> None:
 
 @contextmanager
 def _cleared_away(folder_uri: str, run_id: str) -> Iterator[None]:
-    """Remove the run's temporary objects at the end, and at success those of killed runs too."""
+    """Remove the run's temporary objects at the end, and at success those of killed runs too.
+
+    On a cluster a step's pod is moved, or its run terminated and retried later: then it comes back
+    under the same run id and goes on. Only where the input or a setting is at fault does it not.
+    """
     work_uri = storage.join(folder_uri, "work")
     try:
         yield
-    except BaseException:
-        with suppress(StorageError):
-            storage.delete_prefix(storage.join(work_uri, run_id))
+    except BaseException as error:
+        if not is_in_cluster() or isinstance(error, ArtifactError | ConfigError):
+            with suppress(StorageError):
+                # First what says that there is work to go on with: this may be cut off.
+                storage.delete(storage.join(work_uri, run_id, "job.json"))
+                storage.delete_prefix(storage.join(work_uri, run_id))
         raise
     storage.delete_prefix(work_uri)
 

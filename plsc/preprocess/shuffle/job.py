@@ -4,6 +4,11 @@ A worker on another machine has nothing but the job's uri. While a run lasts, th
 holds, below ``work/<run_id>/``::
 
     job.json                       the job
+    failures/00001.json            on a cluster: why the pod of index 1 failed
+
+and, below ``work/<run_id>/<attempt>/``, so that a pod that is left over from other settings changes
+nothing here::
+
     map/00012.item.json            what map task 12 reads
     map/00012-0000.run             what it read, sorted by key (``runs``)
     map/00012.quarantine.jsonl     its bad rows
@@ -55,9 +60,13 @@ class Job(Value):
     memory_bytes: int
     """What a task may hold of images."""
     num_workers: int
+    """Processes, of all pods together, for which the work is cut."""
     num_items: int
     items_sha256: str
     """Digest of all items: tasks of another plan are not taken for this one's."""
+    attempt: str
+    """Made up when the work begins from nothing: what an earlier attempt did, or still does, is not
+    taken for this one's."""
 
     @property
     def run_bytes(self) -> int:
@@ -71,11 +80,11 @@ class Job(Value):
 
     def map_uri(self, number: int, ending: str) -> str:
         """Return where map task ``number`` keeps what has this ending."""
-        return storage.join(self.work_uri, "map", f"{number:05d}{ending}")
+        return storage.join(self.work_uri, self.attempt, "map", f"{number:05d}{ending}")
 
     def reduce_uri(self, number: int, ending: str) -> str:
         """Return where reduce task ``number`` keeps what has this ending."""
-        return storage.join(self.work_uri, "reduce", f"{number:05d}{ending}")
+        return storage.join(self.work_uri, self.attempt, "reduce", f"{number:05d}{ending}")
 
     def judge(self) -> Judge:
         """Return what decides whether a row is good."""

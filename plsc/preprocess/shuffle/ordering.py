@@ -136,7 +136,7 @@ def _count(tables: Tables, *, deduplicate: bool) -> tuple[LabelCounts, int, int]
 
 
 def _write_labels(job: Job, classes: Classes) -> str:
-    uri = storage.join(job.work_uri, "labels.i64")
+    uri = storage.join(job.work_uri, job.attempt, "labels.i64")
     table = np.stack([classes.labels, classes.ids])
     storage.write_bytes(uri, table.astype("<i8").tobytes(), durable=False)
     return uri

@@ -1,16 +1,17 @@
 """Planning: the input becomes map items, a job, and a workforce of the right size."""
 
 import hashlib
-import os
+import uuid
 from itertools import count
 
 from plsc import storage
-from plsc.conf.schema import ImageCheck, PipelineConfig
+from plsc.conf.schema import ImageCheck, PipelineConfig, PreprocessConfig
 from plsc.errors import PlscError
 from plsc.preprocess.inputs import Input, Item
 from plsc.preprocess.shuffle.job import TASKS_PER_WORKER, Job, read_value, run_bytes, write_value
+from plsc.processors import usable_processors
 
-__all__ = ["begin", "find_items"]
+__all__ = ["begin", "find_items", "processes_per_pod"]
 
 _SMALLEST_ITEM_BYTES = 4 << 20
 
@@ -40,12 +41,26 @@ def begin(config: PipelineConfig, source: Input, folder_uri: str) -> tuple[Job, 
     """
     items = find_items(config, source)
     job = _job(config, source, folder_uri, items)
-    if not _is_begun(job):
-        storage.delete_prefix(job.work_uri)
-        for number, item in zip(count(), items):
-            write_value(job.map_uri(number, ".item.json"), item)
-        write_value(job.uri, job)
+    begun = _begun(job)
+    if begun is not None:
+        return begun, items
+    storage.delete(job.uri)  # if this ends in the middle, what is left must not look whole
+    storage.delete_prefix(job.work_uri)
+    for number, item in zip(count(), items):
+        write_value(job.map_uri(number, ".item.json"), item)
+    write_value(job.uri, job)
     return job, items
+
+
+def processes_per_pod(settings: PreprocessConfig) -> int:
+    """Return how many tasks each pod of a cluster does at once.
+
+    Without ``preprocess.workers`` it is one for each whole processor that the pod asks for, and not
+    for each that its node has.
+    """
+    cpu = settings.pods.cpu or "1"
+    asked = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu.rstrip("kMGTPi"))
+    return settings.workers or max(1, int(asked))
 
 
 def _job(config: PipelineConfig, source: Input, folder_uri: str, items: list[Item]) -> Job:
@@ -71,17 +86,23 @@ def _job(config: PipelineConfig, source: Input, folder_uri: str, items: list[Ite
         num_workers=min(_workers(config), len(items)),
         num_items=len(items),
         items_sha256=digest.hexdigest(),
+        attempt=uuid.uuid4().hex[:12],
     )
 
 
-def _is_begun(job: Job) -> bool:
+def _begun(job: Job) -> Job | None:
+    """Return the job as an earlier attempt of the same plan began it, if there is one."""
     if not storage.exists(job.uri):
-        return False
+        return None
     try:
-        return read_value(Job, job.uri) == job
+        begun = read_value(Job, job.uri)
     except PlscError:
-        return False
+        return None
+    return begun if begun == job.model_copy(update={"attempt": begun.attempt}) else None
 
 
 def _workers(config: PipelineConfig) -> int:
-    return config.preprocess.workers or len(os.sched_getaffinity(0))
+    settings = config.preprocess
+    if settings.pods.count:
+        return settings.pods.count * processes_per_pod(settings)
+    return settings.workers or usable_processors()

@@ -1,24 +1,17 @@
-"""A worker: a process that does map and reduce tasks, handed to it or every W-th of them.
+"""A worker: a process that does the map and reduce tasks that the driver on this machine hands out.
 
-With ``--parent PID`` it takes tasks from standard input, as the driver on this machine hands them
-out, a JSON line each, and answers in JSON lines::
+It takes tasks from standard input, a JSON line each, and answers in JSON lines::
 
     {"task": "map", "number": 12}
                                     {"advanced": 1048576}      now and then
                                     {"done": 12}               or
                                     {"error": "StorageError", "message": "..."}
-
-With ``--task map --index 3 --workers 8`` it does the tasks 3, 11, 19, ... that are not done yet,
-and ends: what each pod of an Indexed Job runs::
-
-    python -m plsc.preprocess.shuffle.worker JOB_URI --task map --index 3 --workers 8
 """
 
 import argparse
 import errno
 import gc
 import json
-import logging
 import os
 import signal
 import sys
@@ -33,11 +26,8 @@ from plsc.errors import PlscError, StorageError
 from plsc.preprocess.shuffle.job import Job, read_value
 from plsc.preprocess.shuffle.mapping import map_item
 from plsc.preprocess.shuffle.reducing import reduce_range
-from plsc.progress import ByteProgress
 
 __all__ = ["FULL", "TASKS", "do", "is_done"]
-
-log = logging.getLogger("plsc.preprocess.shuffle.worker")  # not __name__: it is run as __main__
 
 TASKS: dict[str, Callable[[Job, int, Callable[[int], None]], None]] = {
     "map": map_item,
@@ -119,18 +109,6 @@ def _serve(job_uri: str, out: TextIO) -> None:
         teller.say({"done": asked["number"]})
 
 
-def _share(job: Job, task: str, index: int, workers: int) -> None:
-    """Do every W-th task of a kind that is planned and not done."""
-    place, ending = (job.map_uri, ".item.json") if task == "map" else (job.reduce_uri, ".plan.json")
-    number = index
-    while is_done(job, task, number) or storage.exists(place(number, ending)):
-        if not is_done(job, task, number):
-            progress = ByteProgress(log, f"{task} {number}", 0)
-            do(job, task, number, progress.advance)
-            progress.finish()
-        number += workers
-
-
 def _end_with(parent: int) -> None:
     """End this process soon after its parent ended, whatever it is doing."""
 
@@ -145,18 +123,9 @@ def _end_with(parent: int) -> None:
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m plsc.preprocess.shuffle.worker")
     parser.add_argument("job_uri")
-    parser.add_argument("--parent", type=int, help="take tasks from standard input")
-    parser.add_argument("--task", choices=sorted(TASKS), help="do every W-th task of this kind")
-    parser.add_argument("--index", type=int, default=0, help="this worker, 0 .. W-1")
-    parser.add_argument("--workers", type=int, default=1, help="W")
+    parser.add_argument("--parent", type=int, required=True, help="the driver: ends with it")
     given = parser.parse_args()
     gc.set_threshold(100_000)  # tasks make many objects and no cycles
-    if not given.parent:
-        from plsc import doorway  # noqa: PLC0415  it loads Hydra
-
-        with doorway.main("preprocess"):
-            _share(read_value(Job, given.job_uri), given.task, given.index, given.workers)
-        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and cleans up first
     _end_with(given.parent)

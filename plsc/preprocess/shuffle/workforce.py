@@ -20,13 +20,13 @@ from plsc.preprocess.shuffle.arena import release
 from plsc.preprocess.shuffle.job import Job
 from plsc.preprocess.shuffle.worker import do
 
-__all__ = ["WorkerLostError", "Workforce"]
+__all__ = ["ENVIRONMENT", "WorkerLostError", "Workforce"]
 
 log = logging.getLogger(__name__)
 
 _TRIES = 3
 _GRACE_S = 5.0
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
     "MALLOC_ARENA_MAX": "2",
@@ -46,16 +46,17 @@ class WorkerLostError(PlscError):
 class Workforce:
     """Does tasks: in this process if there is one worker, else in as many processes."""
 
-    def __init__(self, job: Job, scratch: Path) -> None:
+    def __init__(self, job: Job, scratch: Path, *, processes: int = 0) -> None:
         """Take the job, which is written already; processes start with the first tasks.
 
         Args:
             job: The job.
             scratch: Local folder for what tasks write on their way; whoever made it removes it.
+            processes: How many tasks are done at once; 0: as many as the job is cut for.
         """
         self._job = job
         self._scratch = scratch
-        self._workers: list[_Worker | None] = [None] * job.num_workers
+        self._workers: list[_Worker | None] = [None] * (processes or job.num_workers)
         self._lock = threading.Lock()
         self._is_dismissed = False
 
@@ -83,11 +84,11 @@ class Workforce:
             WorkerLostError: If a task's workers were killed three times, or one ended by itself.
         """
         waiting = deque(numbers)
-        if self._job.num_workers == 1 or len(waiting) <= 1:
+        if len(self._workers) == 1 or len(waiting) <= 1:
             for number in waiting:
                 do(self._job, task, number, advance)
             return
-        places = range(min(self._job.num_workers, len(waiting)))
+        places = range(min(len(self._workers), len(waiting)))
         with ThreadPoolExecutor(len(places)) as pool:
             served = [pool.submit(self._serve, n, task, waiting, advance) for n in places]
             try:
@@ -150,7 +151,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=_ENVIRONMENT | os.environ | {"TMPDIR": str(scratch)},
+            env=ENVIRONMENT | os.environ | {"TMPDIR": str(scratch)},
         )
 
     @property
