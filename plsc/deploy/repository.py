@@ -18,7 +18,7 @@ from plsc import storage
 from plsc.artifacts.onnx_model import INPUT_NAME, OUTPUT_NAME, OnnxModel
 from plsc.errors import DeployError
 
-__all__ = ["MAX_BATCH_SIZE", "ModelFolder", "model_config"]
+__all__ = ["MAX_BATCH_SIZE", "ModelFolder", "keep_repository", "model_config", "served_version"]
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,17 @@ class ModelFolder:
         """Remove the whole model, its configuration first."""
         self.remove_config()
         storage.delete_prefix(self.uri)
+
+
+def keep_repository(repository_uri: str) -> None:
+    """See that there is a repository to read: Triton does not start on one without any object.
+
+    Raises:
+        StorageError: If the store refuses.
+    """
+    uri = storage.join(repository_uri, ".keep")
+    if not storage.exists(uri):
+        storage.write_bytes(uri, b"Triton's model repository; this object keeps the folder.\n")
 
 
 def served_version(content: bytes | None, uri: str) -> int | None:

@@ -2,17 +2,16 @@
 
 import logging
 import tempfile
-from contextlib import closing
 from pathlib import Path
 
 from plsc import doorway, storage
 from plsc.artifacts.deployment import Deployment
 from plsc.artifacts.onnx_model import OnnxModel
 from plsc.artifacts.report import Report
-from plsc.client import GrpcTransport
 from plsc.conf.schema import PipelineConfig
+from plsc.deploy import interruption
+from plsc.deploy.backend import open_servers
 from plsc.deploy.canary import Canary
-from plsc.deploy.control import Control
 from plsc.deploy.repository import ModelFolder
 from plsc.deploy.rollout import Rollout
 from plsc.errors import DeployError
@@ -29,30 +28,28 @@ def run(config: PipelineConfig) -> Deployment:
         DeployError: If the new version is not taken; what served before still serves.
         ArtifactError: If the graph's index, or the report's, is not what it should be.
         StorageError, BenchmarkError: If something cannot be read or written.
+        ConfigError, ClusterError: If the Deployment cannot be made.
+        SystemExit: On SIGTERM, after what was begun is taken back.
     """
     watch = doorway.Stopwatch()
     settings = config.deploy
     model = OnnxModel.read(settings.onnx_uri)
     threshold = _threshold(config)
-    with (
-        tempfile.TemporaryDirectory(prefix="plsc-deploy-") as folder,
-        Control(settings.server, timeout_s=settings.timeout_s) as control,
-        closing(GrpcTransport(settings.server, timeout_s=settings.timeout_s)) as transport,
-    ):
+    with interruption.heard(), tempfile.TemporaryDirectory(prefix="plsc-deploy-") as folder:
         graph_path = _fetch(model, Path(folder))
-        control.await_ready()
-        rollout = Rollout(
-            folder=ModelFolder(settings.repository_uri, settings.model_name),
-            control=control,
-            transport=transport,
-            canary=Canary.prepare(config, model, graph_path),
-            model=model,
-            graph_path=graph_path,
-            parameters=_parameters(model, threshold),
-        )
-        rollout.rehearse()
-        switch = rollout.switch()
-        rollout.prune(settings.keep_versions, switch.version)
+        canary = Canary.prepare(config, model, graph_path)
+        with open_servers(settings) as servers:
+            rollout = Rollout(
+                folder=ModelFolder(settings.repository_uri, settings.model_name),
+                servers=servers,
+                canary=canary,
+                model=model,
+                graph_path=graph_path,
+                parameters=_parameters(model, threshold),
+            )
+            rollout.rehearse()
+            switch = rollout.switch()
+            rollout.prune(settings.keep_versions, switch.version)
     log.info("%s, version %d, serves at %s", settings.model_name, switch.version, settings.server)
     deployment = Deployment(
         provenance=watch.provenance(config),
@@ -63,7 +60,7 @@ def run(config: PipelineConfig) -> Deployment:
         repository_uri=settings.repository_uri,
         graph_sha256=model.graph.sha256,
         threshold=threshold,
-        canary_images=len(rollout.canary.images),
+        canary_images=len(canary.images),
         canary_max_abs=switch.canary_max_abs,
     )
     deployment.write(doorway.index_uri(config, "deploy"))

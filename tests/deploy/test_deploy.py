@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from plsc.artifacts.index import Payload, Provenance, now
 from plsc.artifacts.onnx_model import OnnxModel
 from plsc.artifacts.report import BenchmarkResult, Report
 from plsc.client import Client, GrpcTransport
-from plsc.conf import compose
 from plsc.conf.schema import PipelineConfig
 from plsc.deploy import rollout, stage
 from plsc.deploy.canary import Canary
@@ -29,63 +27,28 @@ from plsc.deploy.step import run_step
 from plsc.errors import DeployError, StorageError
 from plsc.verification import Benchmark, write_benchmark
 from tests.deploy import graphs
+from tests.deploy.exports import assert_serves, config_for, objects
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]
-
-
-@pytest.fixture
-def name(services: Services) -> str:
-    """A model name of its own; the model is unloaded at the end."""
-    made = f"model-{uuid.uuid4().hex[:8]}"
-    yield made
-    with Control(services.triton_url, timeout_s=30) as control:
-        control.unload(made)
-
-
-def _config(name: str, bucket_uri: str, seed: int, *overrides: str) -> PipelineConfig:
-    """Export the graph of ``seed`` and return the configuration that deploys it."""
-    onnx_uri = graphs.export(f"{bucket_uri}/export-{seed}", graphs.graph(seed))
-    return compose(
-        "tiny",
-        f"run_id=run-{seed}",
-        f"store_uri={bucket_uri}",
-        "deploy.repository_uri=s3://plsc/models",
-        f"deploy.model_name={name}",
-        f"deploy.onnx_uri={onnx_uri}",
-        "deploy.timeout_s=60",
-        *overrides,
-    )
-
-
-def _objects(name: str) -> list[str]:
-    uri = f"s3://plsc/models/{name}/"
-    return [info.uri.removeprefix(uri) for info in storage.list_objects(uri)]
-
-
-def _assert_serves(services: Services, name: str, seed: int) -> None:
-    images = graphs.random_images(3, seed=seed)
-    with Client.connect(services.triton_url, model=name) as client:
-        found = client.encode(images)
-    np.testing.assert_allclose(found, graphs.embed(graphs.graph(seed), images), atol=1e-5)
 
 
 def test_versions_follow_each_other_and_the_newest_are_kept(
     services: Services, name: str, bucket_uri: str
 ) -> None:
-    first = stage.run(_config(name, bucket_uri, 1, "deploy.keep_versions=2"))
+    first = stage.run(config_for(name, bucket_uri, 1, "deploy.keep_versions=2"))
     assert (first.version, first.previous_version) == (1, None)
     assert first.endpoint == services.triton_url
     assert first.canary_max_abs <= 1e-5
-    _assert_serves(services, name, 1)
+    assert_serves(services.triton_url, name, 1)
 
-    again = stage.run(_config(name, bucket_uri, 1, "deploy.keep_versions=2"))
+    again = stage.run(config_for(name, bucket_uri, 1, "deploy.keep_versions=2"))
     assert (again.version, again.previous_version) == (2, 1)
-    config = _config(name, bucket_uri, 2, "deploy.keep_versions=2")
+    config = config_for(name, bucket_uri, 2, "deploy.keep_versions=2")
     third = stage.run(config)
     assert (third.version, third.previous_version) == (3, 2)
-    assert _objects(name) == ["2/model.onnx", "3/model.onnx", "config.pbtxt"]
-    assert _objects(f"{name}-candidate") == []
-    _assert_serves(services, name, 2)
+    assert objects(name) == ["2/model.onnx", "3/model.onnx", "config.pbtxt"]
+    assert objects(f"{name}-candidate") == []
+    assert_serves(services.triton_url, name, 2)
     assert Deployment.read(doorway.index_uri(config, "deploy")) == third
 
 
@@ -93,7 +56,7 @@ def test_clients_notice_nothing_while_versions_change(
     services: Services, name: str, bucket_uri: str
 ) -> None:
     """Threads ask without a pause while three versions follow each other: each answer is right."""
-    stage.run(_config(name, bucket_uri, 1))
+    stage.run(config_for(name, bucket_uri, 1))
     images = graphs.random_images(3)
     expected = {
         str(version): graphs.embed(graphs.graph(seed), images)
@@ -128,8 +91,8 @@ def test_clients_notice_nothing_while_versions_change(
     for thread in threads:
         thread.start()
     try:
-        stage.run(_config(name, bucket_uri, 2))
-        stage.run(_config(name, bucket_uri, 3))
+        stage.run(config_for(name, bucket_uri, 2))
+        stage.run(config_for(name, bucket_uri, 3))
     finally:
         done.set()
         for thread in threads:
@@ -142,7 +105,7 @@ def test_clients_notice_nothing_while_versions_change(
 def test_a_switch_that_fails_leaves_the_old_version_serving(
     services: Services, name: str, bucket_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.run(_config(name, bucket_uri, 1))
+    stage.run(config_for(name, bucket_uri, 1))
     before = ModelFolder("s3://plsc/models", name).read_config()
     check = Canary.check
 
@@ -152,13 +115,13 @@ def test_a_switch_that_fails_leaves_the_old_version_serving(
         return check(self, transport, model, version)
 
     monkeypatch.setattr(Canary, "check", fail_after_the_switch)
-    config = _config(name, bucket_uri, 2)
+    config = config_for(name, bucket_uri, 2)
     with pytest.raises(DeployError, match="another arithmetic; version 1 serves on"):
         stage.run(config)
-    assert _objects(name) == ["1/model.onnx", "config.pbtxt"]
+    assert objects(name) == ["1/model.onnx", "config.pbtxt"]
     assert ModelFolder("s3://plsc/models", name).read_config() == before
     assert not storage.exists(doorway.index_uri(config, "deploy"))
-    _assert_serves(services, name, 1)
+    assert_serves(services.triton_url, name, 1)
 
 
 def test_a_first_version_that_fails_leaves_nothing(
@@ -173,14 +136,14 @@ def test_a_first_version_that_fails_leaves_nothing(
 
     monkeypatch.setattr(Control, "load", refuse)
     with pytest.raises(DeployError, match="refused; no version serves, as before"):
-        stage.run(_config(name, bucket_uri, 1))
-    assert _objects(name) == []
+        stage.run(config_for(name, bucket_uri, 1))
+    assert objects(name) == []
 
 
 def test_an_interrupted_switch_is_taken_back(
     services: Services, name: str, bucket_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.run(_config(name, bucket_uri, 1))
+    stage.run(config_for(name, bucket_uri, 1))
     load = Control.load
     interrupted = []
 
@@ -192,15 +155,15 @@ def test_an_interrupted_switch_is_taken_back(
 
     monkeypatch.setattr(Control, "load", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        stage.run(_config(name, bucket_uri, 2))
-    assert _objects(name) == ["1/model.onnx", "config.pbtxt"]
-    _assert_serves(services, name, 1)
+        stage.run(config_for(name, bucket_uri, 2))
+    assert objects(name) == ["1/model.onnx", "config.pbtxt"]
+    assert_serves(services.triton_url, name, 1)
 
 
 def test_a_graph_that_computes_something_else_never_reaches_clients(
     services: Services, name: str, bucket_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.run(_config(name, bucket_uri, 1))
+    stage.run(config_for(name, bucket_uri, 1))
     write = ModelFolder.write_version
 
     def write_another(self: ModelFolder, version: int, path: Path, sha256: str) -> None:
@@ -209,10 +172,10 @@ def test_a_graph_that_computes_something_else_never_reaches_clients(
 
     monkeypatch.setattr(ModelFolder, "write_version", write_another)
     with pytest.raises(DeployError, match=r"(?s)canary: .*differ.*canary_tolerance"):
-        stage.run(_config(name, bucket_uri, 2))
-    assert _objects(name) == ["1/model.onnx", "config.pbtxt"]
-    assert _objects(f"{name}-candidate") == []
-    _assert_serves(services, name, 1)
+        stage.run(config_for(name, bucket_uri, 2))
+    assert objects(name) == ["1/model.onnx", "config.pbtxt"]
+    assert objects(f"{name}-candidate") == []
+    assert_serves(services.triton_url, name, 1)
 
 
 def test_a_graph_that_triton_does_not_load_is_told_in_its_words(
@@ -223,42 +186,42 @@ def test_a_graph_that_triton_does_not_load_is_told_in_its_words(
 
     monkeypatch.setattr(rollout, "model_config", without_backend)
     with pytest.raises(DeployError, match=r"(?s)does not load.*no-such-backend"):
-        stage.run(_config(name, bucket_uri, 1))
-    assert _objects(name) == _objects(f"{name}-candidate") == []
+        stage.run(config_for(name, bucket_uri, 1))
+    assert objects(name) == objects(f"{name}-candidate") == []
 
 
 def test_a_version_written_half_is_never_loaded(
     services: Services, name: str, bucket_uri: str
 ) -> None:
-    stage.run(_config(name, bucket_uri, 1))
+    stage.run(config_for(name, bucket_uri, 1))
     storage.write_bytes(f"s3://plsc/models/{name}/2/model.onnx", graphs.graph(2)[:1000])
     with Control(services.triton_url, timeout_s=30) as control:
         control.load(name)
         assert control.is_ready(name, 1)
         assert not control.is_ready(name, 2)
-    _assert_serves(services, name, 1)
-    assert stage.run(_config(name, bucket_uri, 3)).version == 3
+    assert_serves(services.triton_url, name, 1)
+    assert stage.run(config_for(name, bucket_uri, 3)).version == 3
 
 
 def test_leftovers_of_a_killed_deploy_do_no_harm(
     services: Services, name: str, bucket_uri: str
 ) -> None:
     """Killed between commit and load: the next deploy takes the number after."""
-    stage.run(_config(name, bucket_uri, 1))
+    stage.run(config_for(name, bucket_uri, 1))
     folder = ModelFolder("s3://plsc/models", name)
     model = OnnxModel.read(graphs.export(f"{bucket_uri}/killed", graphs.graph(2)))
     storage.write_bytes(f"{folder.uri}/2/model.onnx", graphs.graph(2))
     folder.write_config(model_config(name, 2, model, {}))
     storage.write_bytes(f"{folder.uri}-candidate/1/model.onnx", b"half")
     storage.write_bytes(f"{folder.uri}-candidate/config.pbtxt", b"nonsense")
-    assert stage.run(_config(name, bucket_uri, 3)).version == 3
-    _assert_serves(services, name, 3)
+    assert stage.run(config_for(name, bucket_uri, 3)).version == 3
+    assert_serves(services.triton_url, name, 3)
 
 
 def test_clients_can_read_where_the_model_comes_from(
     services: Services, name: str, bucket_uri: str
 ) -> None:
-    config = _config(name, bucket_uri, 1)
+    config = config_for(name, bucket_uri, 1)
     _write_report(config, [0.2, 0.3])
     deployment = stage.run(config)
     assert deployment.threshold == pytest.approx(0.25)
@@ -295,20 +258,20 @@ def test_the_canary_sends_benchmark_images_where_there_are_some(
         images.append(buffer.getvalue())
     benchmark = Benchmark("glyph_cross", images, np.array([True, False, True]))
     write_benchmark(f"{bucket_uri}/data/tiny", benchmark)
-    assert stage.run(_config(name, bucket_uri, 1)).canary_images == 22
+    assert stage.run(config_for(name, bucket_uri, 1)).canary_images == 22
 
 
 def test_an_altered_graph_is_refused(services: Services, name: str, bucket_uri: str) -> None:
-    config = _config(name, bucket_uri, 1)
+    config = config_for(name, bucket_uri, 1)
     storage.write_bytes(f"{bucket_uri}/export-1/model.onnx", graphs.graph(2))
     with pytest.raises(DeployError, match="changed after its export"):
         stage.run(config)
-    assert _objects(name) == []
+    assert objects(name) == []
 
 
 def test_a_graph_that_is_none_is_refused(services: Services, name: str, bucket_uri: str) -> None:
     uri = graphs.export(f"{bucket_uri}/junk", b"no graph at all")
-    config = _config(name, bucket_uri, 1, f"deploy.onnx_uri={uri}")
+    config = config_for(name, bucket_uri, 1, f"deploy.onnx_uri={uri}")
     with pytest.raises(DeployError, match="onnxruntime does not run the graph"):
         stage.run(config)
 
@@ -317,13 +280,15 @@ def test_a_graph_with_another_embedding_size_is_refused(
     services: Services, name: str, bucket_uri: str
 ) -> None:
     uri = graphs.export(f"{bucket_uri}/wide", graphs.graph(1, dim=9))
-    config = _config(name, bucket_uri, 1, f"deploy.onnx_uri={uri}")
+    config = config_for(name, bucket_uri, 1, f"deploy.onnx_uri={uri}")
     with pytest.raises(DeployError, match=r"should give float32 \[n, 8\], gives float32 \[16, 9\]"):
         stage.run(config)
 
 
 def test_a_server_that_is_not_there_is_told(bucket_uri: str) -> None:
-    config = _config("nobody", bucket_uri, 1, "deploy.server='127.0.0.1:9'", "deploy.timeout_s=1")
+    config = config_for(
+        "nobody", bucket_uri, 1, "deploy.server='127.0.0.1:9'", "deploy.timeout_s=1"
+    )
     with pytest.raises(
         DeployError, match=r"no Triton server is ready at 127\.0\.0\.1:9.*services-up"
     ):
@@ -331,7 +296,7 @@ def test_a_server_that_is_not_there_is_told(bucket_uri: str) -> None:
 
 
 def test_a_missing_graph_is_told(services: Services, bucket_uri: str) -> None:
-    config = _config("nobody", bucket_uri, 1, f"deploy.onnx_uri={bucket_uri}/none.json")
+    config = config_for("nobody", bucket_uri, 1, f"deploy.onnx_uri={bucket_uri}/none.json")
     with pytest.raises(StorageError, match=r"none\.json: there is no such object"):
         stage.run(config)
 
