@@ -1,4 +1,4 @@
-"""The command line: ``python -m pipelines run`` and ``python -m pipelines compile``."""
+"""The command line: ``python -m pipelines {run,compile,follow,terminate,retry}``."""
 
 import argparse
 import logging
@@ -12,7 +12,9 @@ from rich.text import Text
 from pipelines import runner
 from pipelines.request import Request
 from plsc import conf
-from plsc.errors import ConfigError
+from plsc.errors import ClusterError, ConfigError
+
+_STATE_PATH = Path(".plsc")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -23,10 +25,21 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     run.add_argument("--overrides", default="", help='what differs: "seed=1 train.epochs=2"')
     run.add_argument("--data-uri", default="", help="input folder (default: the experiment's)")
     run.add_argument("--resume", default="", metavar="RUN_ID", help="run to go on training from")
-    run.add_argument("--state-dir", type=Path, default=Path(".plsc"), help="for all local state")
     build = commands.add_parser("compile", help="write pipelines/plsc.yaml for the KFP UI")
-    build.add_argument("--registry", default="", help="what to put in front of image names")
     build.add_argument("--output", type=Path, default=None, help="write this file instead")
+    for command in (run, build):
+        command.add_argument("--registry", default="", help="what to put in front of image names")
+        command.add_argument("--tag", default="", help="tag of all images (default: the version)")
+    told = {
+        "follow": "show a run on the cluster until it ends",
+        "terminate": "end a run on the cluster",
+        "retry": "go on with a run that has failed or was terminated, and follow it",
+    }
+    there = [commands.add_parser(name, help=text) for name, text in told.items()]
+    for command in there:
+        command.add_argument("run_id", help="the id that KFP gave to it")
+    for command in (run, *there):
+        command.add_argument("--state-dir", type=Path, default=_STATE_PATH, help="local state")
     return parser.parse_args(arguments)
 
 
@@ -36,14 +49,26 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "compile":
         return _compile(options)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    return _run(options, Console(highlight=False))
+    console = Console(highlight=False)
+    try:
+        if options.command == "run":
+            return _run(options, console)
+        return _handle(options, console)
+    except (ConfigError, ClusterError, runner.RunnerBusyError) as error:
+        told = "nothing was started: " if options.command == "run" else ""
+        console.print(Text.assemble((told, "bold red"), str(error)), soft_wrap=True)
+        return getattr(error, "exit_code", 1)
+    except KeyboardInterrupt:  # before a run is followed
+        console.print(f"stopped; see {os.environ.get('KFP_HOST', '')}/#/runs for what was started")
+        return 130
 
 
 def _compile(options: argparse.Namespace) -> int:
     from pipelines.compilation import COMPILED, compile_pipeline
 
     path = options.output or COMPILED
-    path.write_text(compile_pipeline(conf.experiments(), registry=options.registry))
+    compiled = compile_pipeline(conf.experiments(), registry=options.registry, tag=options.tag)
+    path.write_text(compiled)
     print(f"wrote {path}")
     return 0
 
@@ -56,22 +81,30 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         resume_run=options.resume,
         state_path=options.state_dir,
     )
-    try:
-        if os.environ.get("KFP_HOST"):
-            return _submit(request, console)
+    if not os.environ.get("KFP_HOST"):
         return runner.run(request, console)
-    except (ConfigError, runner.RunnerBusyError) as error:
-        message = Text.assemble(("nothing was started: ", "bold red"), str(error))
-        console.print(message, soft_wrap=True)
-        return error.exit_code if isinstance(error, ConfigError) else 1
-
-
-def _submit(request: Request, console: Console) -> int:
-    from pipelines import cluster
-    from pipelines.compilation import COMPILED
-
     request.compose("the-cluster-names-it")
-    return cluster.submit(cluster.connect(), COMPILED, request.parameters(), console)
+    from pipelines.cluster import connection, runs, settings
+    from pipelines.compilation import compile_pipeline
+
+    found = settings.Settings.read()
+    compiled = compile_pipeline(conf.experiments(), registry=options.registry, tag=options.tag)
+    with connection.connect(found) as there:
+        return runs.submit(there, compiled, request, console)
+
+
+def _handle(options: argparse.Namespace, console: Console) -> int:
+    """Do something with a run on the cluster."""
+    from pipelines.cluster import connection, runs, settings
+
+    with connection.connect(settings.Settings.read()) as there:
+        if options.command == "terminate":
+            runs.terminate(there, options.run_id)
+            console.print(f"run {options.run_id} is being terminated")
+            return 0
+        if options.command == "retry":
+            runs.retry(there, options.run_id)
+        return runs.follow(there, options.run_id, options.state_dir, console)
 
 
 if __name__ == "__main__":

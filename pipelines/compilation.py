@@ -15,19 +15,21 @@ from kfp import compiler
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from pipelines.end_to_end import end_to_end
+from components import images
+from pipelines.end_to_end import TRITON_IMAGE, WORKER_IMAGE, end_to_end
 
 __all__ = ["COMPILED", "compile_pipeline", "parse"]
 
 COMPILED = Path(__file__).parent / "plsc.yaml"
 
 
-def compile_pipeline(experiments: list[str], *, registry: str = "") -> str:
+def compile_pipeline(experiments: list[str], *, registry: str = "", tag: str = "") -> str:
     """Return the compiled pipeline as YAML.
 
     Args:
         experiments: The allowed values of the parameter ``experiment``.
         registry: Host and path to put in front of every image; empty: none.
+        tag: Tag of every image; empty: the version.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
@@ -37,14 +39,19 @@ def compile_pipeline(experiments: list[str], *, registry: str = "") -> str:
     spec, platforms = yaml.safe_load_all(text)
     parameter = spec["root"]["inputDefinitions"]["parameters"]["experiment"]
     parameter["literals"] = experiments
-    if registry:
-        for executor in spec["deploymentSpec"]["executors"].values():
-            executor["container"]["image"] = (
-                f"{registry.rstrip('/')}/{executor['container']['image']}"
-            )
+    for executor in spec["deploymentSpec"]["executors"].values():
+        _place_images(executor["container"], registry=registry, tag=tag)
     compiled = header + yaml.safe_dump_all([spec, platforms])
     parse(compiled)
     return compiled
+
+
+def _place_images(container: dict[str, Any], *, registry: str, tag: str) -> None:
+    """Put ``registry`` and ``tag`` on a step's image, and on those that its environment names."""
+    container["image"] = images.placed(container["image"], registry=registry, tag=tag)
+    for variable in container.get("env", []):
+        if variable["name"] in {WORKER_IMAGE, TRITON_IMAGE}:
+            variable["value"] = images.placed(variable["value"], registry=registry, tag=tag)
 
 
 def parse(text: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,5 +1,6 @@
 """What a person is told when a run fails: the step, its reason, its last lines, how to go on."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from plsc.progress import duration
 __all__ = ["has_checkpoint", "last_lines", "print_failure"]
 
 _NUM_LINES = 15
+_LAUNCHER = r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ "
+"""How the lines begin in which KFP's launcher tells about itself, on a cluster."""
 
 
 def print_failure(
@@ -62,6 +65,8 @@ def _told(lines: list[str], step: str) -> Iterator[str]:
             has_reason = "Error: " in line or "GateFailed: " in line
         if has_reason and line.startswith("Traceback (most recent call last)"):
             return
+        if re.match(_LAUNCHER, line):
+            continue
         if line.startswith("[KFP Executor"):
             is_dump = line.endswith("Got executor_input:")
         elif not is_dump:

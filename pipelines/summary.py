@@ -15,7 +15,7 @@ from plsc.artifacts.report import Report
 from plsc.artifacts.shards import ShardSet
 from plsc.progress import duration
 
-__all__ = ["print_summary"]
+__all__ = ["print_lines", "print_results", "print_summary"]
 
 
 def print_summary(
@@ -35,6 +35,12 @@ def print_summary(
         thresholds: Benchmark -> accuracy that the gate asked for.
         samples: Pictures to try, all in one folder.
     """
+    print_results(console, outcome, thresholds=thresholds)
+    print_lines(console, _next(outcome.indexes, request=request, samples=samples))
+
+
+def print_results(console: Console, outcome: Outcome, *, thresholds: dict[str, float]) -> None:
+    """Print what each step of a successful run took and made, and how good the model is."""
     console.print()
     title = Text.assemble(
         (outcome.run_id, "bold"), " succeeded in ", (duration(outcome.seconds), "bold green")
@@ -43,7 +49,12 @@ def print_summary(
     console.print(_steps(outcome))
     if outcome.indexes.report:
         console.print(_benchmarks(outcome.indexes.report, thresholds))
-    _print_next(console, outcome.indexes, request=request, samples=samples)
+
+
+def print_lines(console: Console, lines: dict[str, str]) -> None:
+    """Print addresses and commands, each led by its name."""
+    for name, text in lines.items():
+        console.print(Text.assemble((f"  {name:<18}", "dim"), text), soft_wrap=True)
 
 
 def _steps(outcome: Outcome) -> Table:
@@ -119,7 +130,7 @@ def _benchmarks(report: Report, thresholds: dict[str, float]) -> Table:
     return table
 
 
-def _print_next(console: Console, found: Indexes, *, request: Request, samples: list[Path]) -> None:
+def _next(found: Indexes, *, request: Request, samples: list[Path]) -> dict[str, str]:
     lines: dict[str, str] = {}
     if found.deployment:
         lines["endpoint"] = f"{found.deployment.endpoint} (gRPC, model {found.deployment.model})"
@@ -129,8 +140,7 @@ def _print_next(console: Console, found: Indexes, *, request: Request, samples: 
         lines["ask it"] = request.command("query", IMAGES=images)
     lines["run again"] = request.run_command()
     lines["stop the servers"] = request.command("services-down")
-    for name, text in lines.items():
-        console.print(Text.assemble((f"  {name:<18}", "dim"), text), soft_wrap=True)
+    return lines
 
 
 def _count(value: float) -> str:

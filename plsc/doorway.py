@@ -21,6 +21,7 @@ from plsc.errors import PlscError, StorageError
 
 __all__ = [
     "LAUNCHED",
+    "RUN_ID",
     "Stopwatch",
     "assign",
     "configure_logging",
@@ -36,6 +37,10 @@ log = logging.getLogger(__name__)
 
 LAUNCHED = "PLSC_LAUNCHED"
 """Set in the environment of ranks that a step started: the step says when it begins and is done."""
+
+RUN_ID = "PLSC_RUN_ID"
+"""Names the run where the parameter ``run_id`` is empty: it is so for preprocess on a cluster, as
+KFP's cache would never know a step again whose parameters differ from run to run."""
 
 
 class Stopwatch:
@@ -158,13 +163,14 @@ def step(
         experiment: The pipeline's parameter of that name.
         overrides: As for ``step_overrides``; so the others.
         data_uri: Folder of the input; empty: the experiment's own.
-        run_id: The pipeline run.
+        run_id: The pipeline run; empty: the one that ``PLSC_RUN_ID`` names.
         inputs: Configuration key -> uri of each index that another step hands on.
 
     Raises:
         ConfigError: If the configuration is wrong.
     """
     configure_logging(name)
+    run_id = run_id or os.environ.get(RUN_ID, "")
     with _told():
         given = step_overrides(overrides=overrides, data_uri=data_uri, run_id=run_id, inputs=inputs)
         config = compose(experiment, *given)

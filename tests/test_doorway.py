@@ -92,3 +92,11 @@ def test_overrides_win_over_parameters_and_inputs_win_over_all(tmp_path):
     ) as config:  # fmt: skip
         assert config.run_id == "mine"
         assert config.export.checkpoint_uri == "/given"
+
+
+def test_an_empty_run_id_is_that_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv(doorway.RUN_ID, "from-the-pod")
+    given = {"experiment": "tiny", "overrides": f"store_uri={tmp_path}", "data_uri": ""}
+    for run_id, expected in (("", "from-the-pod"), ("named", "named")):
+        with doorway.step("preprocess", **given, run_id=run_id) as config:
+            assert config.run_id == expected

@@ -83,7 +83,7 @@ def execute(component: Callable[..., object], folder: Path, **parameters: str) -
             "plsc.train.step",
             {"resume_run": "r0"},
             {"dataset_path": "dataset", "model_path": "model"},
-            {"metadata": "model", "metrics": "metrics"},
+            {"metadata": "model", "metrics": "metrics", "task": None},
         ),
         (
             evaluate,

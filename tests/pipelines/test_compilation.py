@@ -1,3 +1,5 @@
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,8 @@ from google.protobuf import json_format
 from components import images
 from pipelines import __main__ as command
 from pipelines.compilation import COMPILED, compile_pipeline, parse
-from pipelines.end_to_end import SECRET, SECRET_KEYS
-from plsc import conf
+from pipelines.end_to_end import SECRET, SECRET_KEYS, SETTINGS, SETTINGS_KEYS
+from plsc import conf, doorway
 from plsc.stages import STEPS
 
 
@@ -54,19 +56,34 @@ def test_the_pipeline_is_a_plain_diamond(spec: dict) -> None:
         assert not task.keys() & {"triggerPolicy", "parameterIterator", "artifactIterator"}
 
 
-def test_every_task_gets_the_run_id_bare_which_is_all_that_a_cluster_resolves(spec: dict) -> None:
-    for task in spec["root"]["dag"]["tasks"].values():
-        given = task["inputs"]["parameters"]["run_id"]
-        assert given == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
-
-
-def test_only_the_gate_and_deploy_are_never_cached_and_only_train_is_tried_again(
+def test_every_task_but_the_first_gets_the_run_id_bare_which_is_all_that_a_cluster_resolves(
     spec: dict,
+) -> None:
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        given = task["inputs"]["parameters"]["run_id"]["runtimeValue"]["constant"]
+        assert given == ("" if name == "preprocess" else "{{$.pipeline_job_uuid}}")
+
+
+def test_preprocess_learns_its_run_from_its_pod_so_that_another_run_finds_it_in_the_cache(
+    spec: dict, kubernetes: dict
+) -> None:
+    (variable,) = kubernetes["exec-preprocess"]["fieldPathAsEnv"]
+    assert variable == {"name": doorway.RUN_ID, "fieldPath": "metadata.labels['pipeline/runid']"}
+    parameters = spec["root"]["dag"]["tasks"]["preprocess"]["inputs"]["parameters"]
+    assert "pipeline_job_uuid" not in str(parameters)
+
+
+def test_the_gate_and_deploy_are_never_cached_nor_tried_again_and_come_to_an_end(
+    spec: dict, kubernetes: dict
 ) -> None:
     tasks = spec["root"]["dag"]["tasks"]
     cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
-    assert cached == set(STEPS) - {"gate", "deploy"}
-    assert {name for name, task in tasks.items() if "retryPolicy" in task} == {"train"}
+    retried = {name: task["retryPolicy"] for name, task in tasks.items() if "retryPolicy" in task}
+    ended = {name for name in STEPS if "activeDeadlineSeconds" in kubernetes[f"exec-{name}"]}
+    assert set(STEPS) - cached == set(STEPS) - retried.keys() == ended == {"gate", "deploy"}
+    for policy in retried.values():
+        assert 1 <= policy["maxRetryCount"] <= 2
+        assert policy["backoffDuration"] == "30s"
 
 
 def test_artifacts_have_names_that_say_what_they_are(spec: dict) -> None:
@@ -95,34 +112,99 @@ def test_artifacts_have_names_that_say_what_they_are(spec: dict) -> None:
     }
 
 
-def test_every_task_asks_for_resources_and_gets_credentials_only_by_secret(
-    spec: dict, kubernetes: dict, compiled: str
+def test_every_task_gets_credentials_only_by_secret_and_settings_by_config_map(
+    kubernetes: dict, compiled: str
 ) -> None:
-    for name, executor in spec["deploymentSpec"]["executors"].items():
-        resources = executor["container"]["resources"]
-        assert resources["resourceCpuRequest"]
-        assert resources["resourceMemoryRequest"]
-        assert "env" not in executor["container"]
-        (secret,) = kubernetes[name]["secretAsEnv"]
+    assert kubernetes.keys() == {f"exec-{step}" for step in STEPS}
+    for executor in kubernetes.values():
+        (secret,) = executor["secretAsEnv"]
         assert secret["secretName"] == SECRET
+        assert not secret.get("optional")
         assert {pair["envVar"] for pair in secret["keyToEnv"]} == set(SECRET_KEYS)
-    assert "pip install" not in compiled
+        (settings,) = executor["configMapAsEnv"]
+        assert settings["configMapName"] == SETTINGS
+        assert {pair["envVar"] for pair in settings["keyToEnv"]} == set(SETTINGS_KEYS)
+    for word in ("pip install", "accesskey", "password", "token", "amazonaws"):
+        assert word not in compiled.lower()
 
 
-def test_images_are_tagged_and_a_registry_goes_in_front(spec: dict) -> None:
-    def found(spec: dict) -> dict[str, str]:
-        executors = spec["deploymentSpec"]["executors"]
-        return {name: each["container"]["image"] for name, each in executors.items()}
+def test_every_task_runs_hardened_from_images_that_are_there(kubernetes: dict) -> None:
+    for executor in kubernetes.values():
+        assert executor["imagePullPolicy"] == "IfNotPresent"
+        assert executor["securityContext"] == {"runAsNonRoot": True}
+        assert executor["emptyDirMounts"] == [{"volumeName": "scratch", "mountPath": "/tmp"}]
 
-    assert found(spec) == {
-        f"exec-{step}": images.ref("deploy" if step == "gate" else step) for step in STEPS
+
+def test_the_whole_pipeline_fits_a_small_node(spec: dict) -> None:
+    for executor in spec["deploymentSpec"]["executors"].values():
+        resources = executor["container"]["resources"]
+        assert not [name for name in resources if "limit" in name.lower()]
+        assert int(resources["resourceCpuRequest"].removesuffix("m")) <= 250
+        assert re.fullmatch(r"\d+Mi|1Gi", resources["resourceMemoryRequest"])
+
+
+def test_what_training_asks_for_reaches_the_pods_of_its_job(spec: dict) -> None:
+    passed = spec["components"]["comp-train"]["taskConfigPassthroughs"]
+    applied = {each["field"]: each.get("applyToTask", False) for each in passed}
+    assert applied.pop("ENV"), "the step needs the object store's credentials as well"
+    assert applied.keys() >= {"RESOURCES", "KUBERNETES_TOLERATIONS", "KUBERNETES_NODE_SELECTOR"}
+    assert not any(applied.values())
+    others = [spec["components"][f"comp-{step}"] for step in STEPS if step != "train"]
+    assert not [each for each in others if "taskConfigPassthroughs" in each]
+
+
+def strings(document: object) -> Iterator[str]:
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from (key, *strings(value))
+    elif isinstance(document, list):
+        for value in document:
+            yield from strings(value)
+    elif isinstance(document, str):
+        yield document
+
+
+def test_no_placeholder_stands_inside_a_string_and_no_path_is_this_machines(compiled: str) -> None:
+    for text in strings(list(yaml.safe_load_all(compiled))):
+        assert "{{" not in text or re.fullmatch(r"\{\{\$(\.\w+)?\}\}", text), text
+        assert str(COMPILED.parents[1]) not in text
+        assert not re.search(r"/(home|root|work|Users|usr)/", text), text
+
+
+def images_of(spec: dict) -> dict[str, str]:
+    """Step -> its image, and step/variable -> an image that its environment names."""
+    found = {}
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        step, container = name.removeprefix("exec-"), executor["container"]
+        found[step] = container["image"]
+        found |= {f"{step}/{each['name']}": each["value"] for each in container.get("env", [])}
+    return found
+
+
+def test_every_step_has_its_image_and_names_those_of_what_it_starts(spec: dict) -> None:
+    assert images_of(spec) == {
+        "preprocess": images.ref("preprocess"),
+        "preprocess/PLSC_WORKER_IMAGE": images.ref("preprocess"),
+        "train": images.ref("train-launch"),
+        "train/PLSC_WORKER_IMAGE": images.ref("train"),
+        "evaluate": images.ref("evaluate"),
+        "evaluate/PLSC_WORKER_IMAGE": images.ref("evaluate"),
+        "export": images.ref("export"),
+        "gate": images.ref("deploy"),
+        "deploy": images.ref("deploy"),
+        "deploy/PLSC_TRITON_IMAGE": images.ref("triton"),
     }
-    there = parse(compile_pipeline(["glyphs"], registry="here.test/team/"))[0]
-    assert found(there)["exec-train"] == f"here.test/team/{images.ref('train')}"
 
 
-def test_an_image_of_no_stage_is_refused() -> None:
-    with pytest.raises(ValueError, match="'gate' is no stage"):
+def test_a_registry_and_a_tag_go_on_all_images(spec: dict) -> None:
+    there = parse(compile_pipeline(["glyphs"], registry="here.test:5000/team/", tag="7"))[0]
+    for name, image in images_of(spec).items():
+        expected = f"here.test:5000/team/{image.removesuffix(images.VERSION)}7"
+        assert images_of(there)[name] == expected
+
+
+def test_an_image_that_is_not_built_is_refused() -> None:
+    with pytest.raises(ValueError, match="'gate' is no image"):
         images.ref("gate")
 
 
