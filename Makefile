@@ -12,6 +12,10 @@ DATA_URI ?=
 RESUME ?=
 IMAGES ?= $(wildcard $(STATE_DIR)/samples/*.jpg)
 MODEL ?=
+BASE_IMAGE ?=
+PIP_CONF ?=
+CA_BUNDLE ?=
+ONLY ?=
 UV_VERSION := 0.13.9
 
 VENV := .venv
@@ -29,10 +33,13 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .PHONY: help install constraints pipeline-run query services-up services-down services-status test test-fast \
+	test-cluster \
+	images images-push images-down test-images \
+	pipeline-follow pipeline-terminate pipeline-retry cluster-up cluster-images cluster-down \
 	lint format compile clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # $(call need,TEST,PACKAGE): see that TEST succeeds; if not, install Debian's PACKAGE (as root), or name it.
 define need
@@ -72,16 +79,31 @@ constraints: $(UV)  ## Resolve constraints.txt anew from pyproject.toml (kfp sta
 
 # --- the river -------------------------------------------------------------------------------------
 
+# With KFP_HOST it runs on that cluster (pipelines/cluster): KFP_TOKEN_FILE, KFP_NAMESPACE, ... as needed.
+pipeline-run compile: export REGISTRY := $(REGISTRY)
+pipeline-run compile: export TAG := $(TAG)
+pipeline-follow pipeline-terminate pipeline-retry: export RUN := $(RUN)
+
 pipeline-run: install  ## Run the pipeline to a live Triton endpoint [EXPERIMENT= OVERRIDES= DATA_URI= RESUME=]
 	@$(PYTHON) -m pipelines run --state-dir "$$STATE_DIR" --experiment "$$EXPERIMENT" \
-		--overrides "$$OVERRIDES" --data-uri "$$DATA_URI" --resume "$$RESUME"
+		--overrides "$$OVERRIDES" --data-uri "$$DATA_URI" --resume "$$RESUME" \
+		--registry "$$REGISTRY" --tag "$$TAG"
+
+pipeline-follow: install  ## Show a run on the cluster at KFP_HOST until it ends (RUN=id)
+	@$(PYTHON) -m pipelines follow --state-dir "$$STATE_DIR" "$$RUN"
+
+pipeline-terminate: install  ## End a run on the cluster (RUN=id); a retry goes on with it
+	@$(PYTHON) -m pipelines terminate "$$RUN"
+
+pipeline-retry: install  ## Go on with a run that failed or was terminated, and show it (RUN=id)
+	@$(PYTHON) -m pipelines retry --state-dir "$$STATE_DIR" "$$RUN"
 
 query: install  ## Ask the endpoint for embeddings of images [IMAGES="a.jpg b.jpg" MODEL=]
 	@$(PYTHON) -m pipelines.services exec --state-dir "$$STATE_DIR" -- \
 		$(PYTHON) -m plsc.client encode $(if $(MODEL),--model '$(MODEL)') $(IMAGES)
 
-compile: install  ## Write pipelines/plsc.yaml, the pipeline for upload in the KFP UI
-	@$(PYTHON) -m pipelines compile
+compile: install  ## Write pipelines/plsc.yaml, the pipeline for upload in the KFP UI [REGISTRY= TAG=]
+	@$(PYTHON) -m pipelines compile --registry "$$REGISTRY" --tag "$$TAG"
 
 services-up: install  ## Start the S3 server and Triton
 	@$(PYTHON) -m pipelines.services up --state-dir "$$STATE_DIR"
@@ -92,6 +114,39 @@ services-status: install  ## Tell what runs, and where
 services-down: install  ## Stop everything that was started
 	@$(PYTHON) -m pipelines.services down --state-dir "$$STATE_DIR"
 
+# --- images ----------------------------------------------------------------------------------------
+
+# Needs no environment: Python, docker (Debian's is installed where there is none) and a package index.
+images images-push: export REGISTRY := $(REGISTRY)
+images images-push: export TAG := $(TAG)
+images: export BASE_IMAGE := $(BASE_IMAGE)
+images: export PIP_CONF := $(PIP_CONF)
+images: export CA_BUNDLE := $(CA_BUNDLE)
+
+images:  ## Build the images [REGISTRY= TAG= BASE_IMAGE= PIP_CONF= CA_BUNDLE= ONLY="train deploy"]
+	$(call need,command -v $(PYTHON3),python3.11)
+	@$(PYTHON3) -m images.build build $(ONLY)
+
+images-push:  ## Push the images to their registry (REGISTRY=host/path) [TAG= ONLY=]
+	@$(PYTHON3) -m images.build push $(ONLY)
+
+images-down:  ## Stop the dockerd that `make images` started, if it did (its images stay)
+	@$(PYTHON3) -m images.engine stop
+
+test-images: install  ## Test the images that `make images` built, in containers
+	@CONTAINERS=required SERVICES=required $(PYTHON) -m pytest tests/images -q --no-header
+
+# --- a cluster on this machine ---------------------------------------------------------------------
+
+cluster-up: install images  ## Make a cluster with kind: KFP, the training operator, our images and objects
+	@$(PYTHON) -m pipelines.kind up
+
+cluster-images: install  ## Copy the images that `make images` built into that cluster
+	@$(PYTHON) -m pipelines.kind images
+
+cluster-down: install  ## Remove that cluster, and all that is in it
+	@$(PYTHON) -m pipelines.kind down
+
 # --- quality ---------------------------------------------------------------------------------------
 
 test: install lint  ## Run lint and all tests, with coverage
@@ -100,6 +155,10 @@ test: install lint  ## Run lint and all tests, with coverage
 
 test-fast: install  ## Run the tests that need no server and take no time
 	@$(PYTHON) -m pytest -m 'not slow and not services'
+
+test-cluster: install  ## Run the cluster's tests where KUBECONFIG points [LOAD_IMAGES= REGISTRY= TAG=]
+	@command -v kubectl >/dev/null || { echo "kubectl is missing: install your cluster's" >&2; exit 1; }
+	@CLUSTER=required $(PYTHON) -m pytest tests/cluster -q --no-header -x -p no:cacheprovider
 
 lint: install  ## Check style, types, imports and spelling
 	@$(VENV)/bin/ruff format --check --quiet $(PACKAGES)
