@@ -14,6 +14,7 @@ from pathlib import Path
 import grimp
 import pytest
 
+from components import images
 from plsc import conf
 from plsc.artifacts.index import Artifact
 from plsc.conf.schema import PipelineConfig
@@ -38,7 +39,9 @@ def folders(path: Path) -> set[str]:
 def test_stages_bear_the_same_names_everywhere() -> None:
     config_groups = {field.name for field in dataclasses.fields(PipelineConfig)}
     assert folders(ROOT / "components") == set(STAGES)
-    assert folders(ROOT / "images") - {"triton"} == set(STAGES)
+    servers = {"triton", "object-store"}
+    assert folders(ROOT / "images") == set(STAGES) | servers
+    assert set(images.NAMES) == set(STAGES) | servers | {"train-launch"}
     assert set(STAGES) <= folders(ROOT / "plsc")
     assert set(STAGES) <= set(PROJECT["optional-dependencies"])
     assert set(STAGES) <= config_groups
@@ -72,7 +75,8 @@ def test_compiling_and_running_load_no_stage_code() -> None:
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules("components")
     ]
-    names += ["pipelines.compilation", "pipelines.runner", "pipelines.local", "pipelines.cluster"]
+    names += ["pipelines.compilation", "pipelines.runner", "pipelines.local", "pipelines.kind"]
+    names += ["pipelines.cluster.connection", "pipelines.cluster.runs"]
     code = "import sys; [__import__(name) for name in sys.argv[1:]]; print(*sys.modules)"
     names = [name.removesuffix(".__init__") for name in names]
     loaded = subprocess.run(
@@ -88,6 +92,17 @@ def test_compiling_and_running_load_no_stage_code() -> None:
         name for name in loaded if any(f"{name}.".startswith(f"{room}.") for room in STAGE_CODE)
     }
     assert found <= allowed
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_off_a_cluster_a_step_loads_nothing_of_it(step: str) -> None:
+    module = "plsc.evaluate.gate_step" if step == "gate" else f"plsc.{step}.step"
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
+    assert "kubernetes" not in loaded
+    assert ("torch" in loaded) == (step in {"evaluate", "export"}), "the others start in a moment"
 
 
 def test_plsc_never_imports_kfp_or_the_folders_above_it() -> None:
@@ -127,7 +142,8 @@ def assert_is_thin(function: ast.FunctionDef, path: Path) -> None:
     (decorator,) = function.decorator_list
     assert isinstance(decorator, ast.Call), path
     given = {keyword.arg: ast.unparse(keyword.value) for keyword in decorator.keywords}
-    assert given.keys() == {"base_image", "install_kfp_package"}, path
+    optional = {"task_config_passthroughs"}
+    assert given.keys() - optional == {"base_image", "install_kfp_package"}, path
     assert given["install_kfp_package"] == "False", path
 
 
@@ -170,9 +186,11 @@ def test_what_a_step_imports_is_installed_in_its_image(
     external = {name for name in reached if not name.startswith("plsc")} - sys.stdlib_module_names
     distributions = packages_distributions() | {"google": ["protobuf"]}
     needed = {normalized(distributions[name][0]) for name in external if name in distributions}
-    named = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"][stage]]
+    extras = PROJECT["optional-dependencies"]
+    named = [*PROJECT["dependencies"], *extras[stage], *extras["cluster"]]  # as in images/
     installed = {normalized(name.partition("[")[0]) for name in named}
-    brought_by_these = {"omegaconf", "botocore", "urllib3", "grpcio", "protobuf", "markupsafe"}
+    brought_by_these = {"omegaconf", "pyyaml", "botocore", "urllib3"}
+    brought_by_these |= {"grpcio", "protobuf", "markupsafe"}
     only_for_types = {"mypy-boto3-s3"}
     assert needed - installed - brought_by_these - only_for_types == set()
 
