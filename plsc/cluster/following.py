@@ -36,7 +36,7 @@ class Following:
     def __init__(
         self, api: Api, request: JobRequest, job: Mapping[str, Any], *, is_adopted: bool
     ) -> None:
-        self._api = api.twin()
+        self._api = api.twin(patience_s=0.0)  # both threads have a patience of their own
         self._request = request
         self._uid = job["metadata"]["uid"]
         self._heard: queue.Queue[Heard] = queue.Queue(_BACKLOG)
@@ -68,6 +68,7 @@ class Following:
         trace: TracebackType | None,
     ) -> None:
         self._api.close()
+        self._follower.finish()
         if kind is None or issubclass(kind, Exception):  # a signal leaves no time
             for thread in (self._watcher, self._speaker):
                 if thread.ident is not None:

@@ -10,7 +10,8 @@ from typing import Any
 from plsc.cluster.api import Api
 from plsc.cluster.kinds import POD
 from plsc.cluster.patience import Patience
-from plsc.cluster.refusals import AwayError, MissingError, NotReadyError
+from plsc.cluster.refusals import MissingError, NotReadyError
+from plsc.errors import ClusterError
 
 __all__ = ["LogFollower", "Seen"]
 
@@ -121,7 +122,7 @@ class LogFollower:
                 self._patience.served()
                 if is_last:
                     return
-            except AwayError as error:
+            except ClusterError as error:
                 pause_s = self._patience.pause_after(error)
             if is_last:  # who waits for the last words closes the connection in the end
                 time.sleep(min(pause_s, _LOOK_S))

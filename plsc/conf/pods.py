@@ -32,8 +32,8 @@ class PodsConfig:
     node_selector: list[str] = field(default_factory=list)
     """Labels that a node must have, as kubectl writes them: ``key=value``."""
     tolerations: list[str] = field(default_factory=list)
-    """Taints that are tolerated, as kubectl writes them: ``key:NoSchedule``, ``key=value:NoExecute``
-    or ``key``."""
+    """Taints that are tolerated, as kubectl writes them: ``key``, ``key:NoSchedule``,
+    ``key=value:NoExecute``."""
     priority_class: str = ""
     """Priority class of the pods."""
     queue: str = ""

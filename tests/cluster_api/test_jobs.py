@@ -22,6 +22,7 @@ def test_a_training_runs_to_its_end_and_its_master_is_heard(
     assert job["metadata"]["ownerReferences"] == [OWNER]
     assert job["metadata"]["labels"]["plsc/run-id"] == training.run_id
     assert cluster.store.get("pods", "worker-0")["metadata"]["labels"]["plsc/step"] == "train"
+    cluster.until(lambda: "waiting: 0 of 2 pods run" in caplog.text)
     for name in ("master-0", "worker-0"):
         cluster.run_pod(name)
     cluster.say("worker-0", "not passed on")
@@ -33,7 +34,6 @@ def test_a_training_runs_to_its_end_and_its_master_is_heard(
     assert run.end() is None
     assert run.lines == ["step 1", "step 2"]
     assert f"created PyTorchJob {training.name}, 2 pods" in caplog.text
-    assert "waiting: 0 of 2 pods run" in caplog.text
     assert cluster.store.find("pytorchjobs"), "it stays until its time to live is over"
 
 

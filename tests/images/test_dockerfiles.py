@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from images.requirements import lists
+from images.packages import lists
 from plsc.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
