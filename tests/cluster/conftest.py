@@ -36,6 +36,13 @@ def note(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     request.node.user_properties.append(("note", "; ".join(notes)))
 
 
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Print no dot: a case has its line."""
+    if os.environ.get("CLUSTER") == "required" and report.passed:
+        return ("passed" if report.when == "call" else "", "", "")
+    return None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Print the one line of a case, when it has ended with everything that it started."""
