@@ -20,7 +20,9 @@ __all__ = ["Site", "image", "until"]
 ROOT = Path(__file__).parents[2]
 OVERLAY = ROOT / "manifests" / "overlays" / "kind"
 WORKFLOW_CRD = Path(__file__).parent / "workflow-crd.yaml"
-IMAGES = ("preprocess", "train-launch", "train", "export", "deploy", "triton", "object-store")
+IMAGES = (
+    "preprocess", "train-launch", "train", "evaluate", "export", "deploy", "triton", "object-store",
+)  # fmt: skip
 WITHOUT_GLYPHS = """\
 apiVersion: batch/v1
 kind: Job
@@ -130,7 +132,7 @@ class Site:
 
     def _load_images(self) -> None:
         """Bring the images to where the nodes find them; ``LOAD_IMAGES=true`` does nothing."""
-        command = os.environ.get("LOAD_IMAGES") or "kind load docker-image"
+        command = os.environ.get("LOAD_IMAGES") or "kind load docker-image --name plsc"
         subprocess.run([*shlex.split(command), *map(image, IMAGES)], check=True)
 
     @contextmanager

@@ -129,10 +129,7 @@ class Step:
             "kind": "Pod",
             "metadata": {
                 "name": self.name,
-                "labels": {
-                    "workflows.argoproj.io/workflow": self.run.owner["name"],
-                    "app.kubernetes.io/part-of": "plsc",
-                },
+                "labels": {"workflows.argoproj.io/workflow": self.run.owner["name"]},
                 "ownerReferences": [self.run.owner],
             },
             "spec": {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.site import Site, until
+from tests.cluster.site import Site, forget, until
 from tests.cluster.step import Run, Step
 
 pytestmark = pytest.mark.timeout(400)
@@ -16,6 +16,7 @@ SMALL = (
     "train.ranks=2 train.pods.count=2 train.pods.cpu=100m train.pods.memory=2Gi"
     " train.pods.shm=64Mi train.pods.grace_s=30 preprocess.pods.cpu=100m"
     " preprocess.pods.memory=1Gi preprocess.pods.shm=64Mi preprocess.memory_mib=128"
+    " evaluate.pods.cpu=100m evaluate.pods.memory=2Gi evaluate.pods.shm=64Mi"
 )
 LONG = f"{SMALL} train.epochs=1000 train.max_steps=%d train.checkpoint_every_steps=20"
 INDEX = "s3://plsc/runs/%s/%s/index.json"
@@ -223,6 +224,26 @@ def test_a_request_that_no_node_can_meet(
     overrides = f"{SMALL} train.pods.cpu=1000 train.pods.schedule_timeout_s=10"
     note.append(fails(train(run, dataset, overrides), "Insufficient cpu", within_s=60))
     assert not jobs(run)
+
+
+def evaluate(run: Run, num_pods: int) -> dict[str, float]:
+    """Verify the session's model in the step's own pod, or in so many; return the metrics."""
+    call = f"""import json
+from plsc.evaluate.step import run_step
+metrics = {{}}
+run_step("tiny", "{SMALL} evaluate.pods.count={num_pods}", "", "{run.run_id}",
+         model_path="{INDEX % ("model", "train")}", results_path="/tmp/results.json",
+         metrics=metrics, roc={{}}, report_path="/tmp/report.html")
+print("metrics", json.dumps(metrics))"""
+    log = Step(run, "evaluate", call).start().succeeds(timeout_s=200)
+    return json.loads(log.split("metrics ", 1)[1])
+
+
+def test_evaluate_with_two_pods(site: Site, graph: str, run: Run, note: list[str]) -> None:
+    apart = evaluate(run, 2)
+    forget(site, f"pod/{run.run_id}-evaluate")
+    assert evaluate(run, 0) == apart
+    note.append(f"the same {len(apart)} figures as by one process")
 
 
 ASKING = """
