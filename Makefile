@@ -16,6 +16,7 @@ BASE_IMAGE ?=
 PIP_CONF ?=
 CA_BUNDLE ?=
 ONLY ?=
+CACHE ?=
 UV_VERSION := 0.13.9
 
 VENV := .venv
@@ -82,12 +83,14 @@ constraints: $(UV)  ## Resolve constraints.txt anew from pyproject.toml (kfp sta
 # With KFP_HOST it runs on that cluster (pipelines/cluster): KFP_TOKEN_FILE, KFP_NAMESPACE, ... as needed.
 pipeline-run compile: export REGISTRY := $(REGISTRY)
 pipeline-run compile: export TAG := $(TAG)
+pipeline-run compile: cache_option = $(if $(filter off,$(CACHE)),--no-cache,$(if \
+	$(filter-out on,$(CACHE)),$(error expected CACHE=on or CACHE=off, found CACHE=$(CACHE))))
 pipeline-follow pipeline-terminate pipeline-retry: export RUN := $(RUN)
 
-pipeline-run: install  ## Run the pipeline to a live Triton endpoint [EXPERIMENT= OVERRIDES= DATA_URI= RESUME=]
+pipeline-run: install  ## Run the pipeline to a live Triton endpoint [EXPERIMENT= OVERRIDES= DATA_URI= RESUME= CACHE=off]
 	@$(PYTHON) -m pipelines run --state-dir "$$STATE_DIR" --experiment "$$EXPERIMENT" \
 		--overrides "$$OVERRIDES" --data-uri "$$DATA_URI" --resume "$$RESUME" \
-		--registry "$$REGISTRY" --tag "$$TAG"
+		--registry "$$REGISTRY" --tag "$$TAG" $(cache_option)
 
 pipeline-follow: install  ## Show a run on the cluster at KFP_HOST until it ends (RUN=id)
 	@$(PYTHON) -m pipelines follow --state-dir "$$STATE_DIR" "$$RUN"
@@ -102,8 +105,8 @@ query: install  ## Ask the endpoint for embeddings of images [IMAGES="a.jpg b.jp
 	@$(PYTHON) -m pipelines.services exec --state-dir "$$STATE_DIR" -- \
 		$(PYTHON) -m plsc.client encode $(if $(MODEL),--model '$(MODEL)') $(IMAGES)
 
-compile: install  ## Write pipelines/plsc.yaml, the pipeline for upload in the KFP UI [REGISTRY= TAG=]
-	@$(PYTHON) -m pipelines compile --registry "$$REGISTRY" --tag "$$TAG"
+compile: install  ## Write pipelines/plsc.yaml, the pipeline for upload in the KFP UI [REGISTRY= TAG= CACHE=off]
+	@$(PYTHON) -m pipelines compile --registry "$$REGISTRY" --tag "$$TAG" $(cache_option)
 
 services-up: install  ## Start the S3 server and Triton
 	@$(PYTHON) -m pipelines.services up --state-dir "$$STATE_DIR"
@@ -138,7 +141,7 @@ test-images: install  ## Test the images that `make images` built, in containers
 
 # --- a cluster on this machine ---------------------------------------------------------------------
 
-cluster-up: install images  ## Make a cluster with kind: KFP, the training operator, our images and objects
+cluster-up: install  ## Make a cluster with kind: KFP, the training operator, our images and objects
 	@$(PYTHON) -m pipelines.kind up
 
 cluster-images: install  ## Copy the images that `make images` built into that cluster

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pipelines import runner
+from pipelines.cluster.errors import UncertainError
+from pipelines.cluster.page import page
 from pipelines.request import Request
 from plsc import conf
 from plsc.errors import ClusterError, ConfigError
@@ -30,6 +32,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     for command in (run, build):
         command.add_argument("--registry", default="", help="what to put in front of image names")
         command.add_argument("--tag", default="", help="tag of all images (default: the version)")
+        command.add_argument(
+            "--no-cache",
+            action="store_true",
+            help="preprocess anew, even if KFP's cache has the result of an earlier run",
+        )
     told = {
         "follow": "show a run on the cluster until it ends",
         "terminate": "end a run on the cluster",
@@ -55,20 +62,22 @@ def main(arguments: list[str] | None = None) -> int:
             return _run(options, console)
         return _handle(options, console)
     except (ConfigError, ClusterError, runner.RunnerBusyError) as error:
-        told = "nothing was started: " if options.command == "run" else ""
+        is_certain = options.command == "run" and not isinstance(error, UncertainError)
+        told = "nothing was started: " if is_certain else ""
         console.print(Text.assemble((told, "bold red"), str(error)), soft_wrap=True)
         return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:  # before a run is followed
-        console.print(f"stopped; see {os.environ.get('KFP_HOST', '')}/#/runs for what was started")
+        host = os.environ.get("KFP_HOST", "")
+        told = f"; for what was started see {page(host, 'runs')}" if host else ""
+        console.print(Text(f"stopped{told}"), soft_wrap=True)
         return 130
 
 
 def _compile(options: argparse.Namespace) -> int:
-    from pipelines.compilation import COMPILED, compile_pipeline
+    from pipelines.compilation import COMPILED
 
     path = options.output or COMPILED
-    compiled = compile_pipeline(conf.experiments(), registry=options.registry, tag=options.tag)
-    path.write_text(compiled)
+    path.write_text(_compiled(options))
     print(f"wrote {path}")
     return 0
 
@@ -85,12 +94,22 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         return runner.run(request, console)
     request.compose("the-cluster-names-it")
     from pipelines.cluster import connection, runs, settings
-    from pipelines.compilation import compile_pipeline
 
     found = settings.Settings.read()
-    compiled = compile_pipeline(conf.experiments(), registry=options.registry, tag=options.tag)
+    compiled = _compiled(options)
     with connection.connect(found) as there:
         return runs.submit(there, compiled, request, console)
+
+
+def _compiled(options: argparse.Namespace) -> str:
+    from pipelines.compilation import compile_pipeline
+
+    return compile_pipeline(
+        conf.experiments(),
+        registry=options.registry,
+        tag=options.tag,
+        is_cached=not options.no_cache,
+    )
 
 
 def _handle(options: argparse.Namespace, console: Console) -> int:

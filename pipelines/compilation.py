@@ -23,13 +23,16 @@ __all__ = ["COMPILED", "compile_pipeline", "parse"]
 COMPILED = Path(__file__).parent / "plsc.yaml"
 
 
-def compile_pipeline(experiments: list[str], *, registry: str = "", tag: str = "") -> str:
+def compile_pipeline(
+    experiments: list[str], *, registry: str = "", tag: str = "", is_cached: bool = True
+) -> str:
     """Return the compiled pipeline as YAML.
 
     Args:
         experiments: The allowed values of the parameter ``experiment``.
         registry: Host and path to put in front of every image; empty: none.
         tag: Tag of every image; empty: the version.
+        is_cached: Whether preprocess may take the result of an earlier run from KFP's cache.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
@@ -39,6 +42,8 @@ def compile_pipeline(experiments: list[str], *, registry: str = "", tag: str = "
     spec, platforms = yaml.safe_load_all(text)
     parameter = spec["root"]["inputDefinitions"]["parameters"]["experiment"]
     parameter["literals"] = experiments
+    if not is_cached:
+        spec["root"]["dag"]["tasks"]["preprocess"]["cachingOptions"] = {}
     for executor in spec["deploymentSpec"]["executors"].values():
         _place_images(executor["container"], registry=registry, tag=tag)
     compiled = header + yaml.safe_dump_all([spec, platforms])

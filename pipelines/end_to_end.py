@@ -44,13 +44,9 @@ Train, verify and serve a classifier with very many classes: records in, a live 
 """
 
 
-def _place(task: dsl.PipelineTask, name: str, *, cpu: str, memory: str) -> dsl.PipelineTask:
-    """Say how ``task`` is shown, what it asks of a node, and where it finds store and server.
-
-    What it asks for is little, so that all of it fits a laptop's cluster; ``<stage>.pods`` asks for
-    more. A request is no limit.
-    """
-    task.set_display_name(name).set_cpu_request(cpu).set_memory_request(memory)
+def _place(task: dsl.PipelineTask, name: str) -> dsl.PipelineTask:
+    """Say how ``task`` is shown, and where it finds store and server."""
+    task.set_display_name(name)
     kubernetes.use_secret_as_env(task, SECRET, {key: key for key in SECRET_KEYS})
     kubernetes.use_config_map_as_env(
         task, SETTINGS, {key: key for key in SETTINGS_KEYS}, optional=True
@@ -61,10 +57,25 @@ def _place(task: dsl.PipelineTask, name: str, *, cpu: str, memory: str) -> dsl.P
     return task
 
 
-def _retry(task: dsl.PipelineTask, times: int) -> dsl.PipelineTask:
-    """Try a failed step again: for steps that go on where they stopped, or come to the same.
+def _size(
+    task: dsl.PipelineTask, *, cpu: tuple[str, str], memory: tuple[str, str]
+) -> dsl.PipelineTask:
+    """Say what ``task`` asks of a node, and what it may take of it at most; empty: anything.
 
-    Not for the gate, whose verdict stands, nor for deploy, which has rolled back and says why.
+    What it asks for is little, so that all of it fits a laptop's cluster; ``<stage>.pods`` asks for
+    more. A step starts as many threads and processes as it may use processors: without a limit
+    those of the whole node.
+    """
+    task.set_cpu_request(cpu[0]).set_memory_request(memory[0]).set_memory_limit(memory[1])
+    return task.set_cpu_limit(cpu[1]) if cpu[1] else task
+
+
+def _retry(task: dsl.PipelineTask, times: int) -> dsl.PipelineTask:
+    """Start a step again whose pod was lost: with its node, by eviction, or deleted.
+
+    A step that fails with an exit code is not tried again, whatever is set here: KFP 2.17 retries
+    errors of the cluster alone. What may pass by itself is tried again inside the steps: requests
+    to the store, and the pods of a job. Gate and deploy get KFP's own retries of lost pods.
     """
     return task.set_retry(times, backoff_duration="30s", backoff_factor=2.0)
 
@@ -97,12 +108,17 @@ def end_to_end(
     approved = gate(**given, results=verified.outputs["results"])
     served = deploy(**given, onnx=exported.outputs["onnx"]).after(approved)
 
-    _retry(_place(records, "Preprocess", cpu="250m", memory="512Mi"), 1)
-    _retry(_place(trained, "Train", cpu="250m", memory="1Gi"), 2)  # meant for the job's pods
-    _retry(_place(verified, "Evaluate", cpu="250m", memory="1Gi"), 1)
-    _retry(_place(exported, "Export", cpu="250m", memory="1Gi"), 1)
-    _always_run(_place(approved, "Gate", cpu="50m", memory="256Mi"), timeout_s=_HOUR_S)
-    _always_run(_place(served, "Deploy", cpu="100m", memory="512Mi"), timeout_s=2 * _HOUR_S)
+    _size(_place(records, "Preprocess"), cpu=("250m", "4"), memory=("512Mi", "8Gi"))
+    _size(_place(trained, "Train"), cpu=("250m", ""), memory=("1Gi", "8Gi"))  # of the job's pods
+    _size(_place(verified, "Evaluate"), cpu=("250m", "4"), memory=("1Gi", "16Gi"))
+    _size(_place(exported, "Export"), cpu=("250m", "2"), memory=("1Gi", "16Gi"))
+    _size(_place(approved, "Gate"), cpu=("50m", "1"), memory=("256Mi", "1Gi"))
+    _size(_place(served, "Deploy"), cpu=("100m", "1"), memory=("512Mi", "4Gi"))
+
+    for task, times in ((records, 1), (trained, 2), (verified, 1), (exported, 1)):
+        _retry(task, times)
+    _always_run(approved, timeout_s=_HOUR_S)
+    _always_run(served, timeout_s=2 * _HOUR_S)
 
     for task, image in ((records, "preprocess"), (trained, "train"), (verified, "evaluate")):
         task.set_env_variable(WORKER_IMAGE, images.ref(image))

@@ -13,7 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from components import images
+from components.images import NAMES, ref
+from images import build, engine
 
 __all__ = ["main"]
 
@@ -47,6 +48,10 @@ class MissingToolError(Exception):
     """A program that is needed is not on the PATH."""
 
 
+class OtherNamesError(Exception):
+    """The images are to be named otherwise than the manifests name them."""
+
+
 class StepFailedError(Exception):
     """A command of kind, kubectl or docker failed; it has said why itself."""
 
@@ -58,18 +63,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=commands)
     command = parser.parse_args(arguments).command
     try:
-        _need("kind", "docker", *([] if command == "images" else ["kubectl"]))
+        _refuse_other_names()
+        _need("kind", *([] if command == "images" else ["kubectl"]))
+        engine.ready()  # its DOCKER_HOST is kind's as well
         commands[command]()
-    except MissingToolError as error:
+    except (MissingToolError, OtherNamesError) as error:
         print(error, file=sys.stderr)
         return 2
-    except StepFailedError as error:
+    except (StepFailedError, engine.EngineError) as error:
         print(f"\nit failed at: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def _up() -> None:
+    build.build(list(NAMES))
     if _CLUSTER not in _output("kind", "get", "clusters").split():
         _run("kind", "create", "cluster", "--name", _CLUSTER, "--wait", "5m")
     _kubectl("apply", "-k", f"{_KFP}/cluster-scoped-resources?ref={KFP_VERSION}")
@@ -91,7 +99,7 @@ def _up() -> None:
 
 def _load_images() -> None:
     """Copy the images that ``make images`` built here into the node."""
-    _run("kind", "load", "docker-image", "--name", _CLUSTER, *map(images.ref, images.NAMES))
+    _run("kind", "load", "docker-image", "--name", _CLUSTER, *map(ref, NAMES))
 
 
 def _down() -> None:
@@ -125,12 +133,21 @@ def _kubectl(*arguments: str, given: str | None = None) -> None:
     _run(*_KUBECTL, *arguments, given=given)
 
 
+def _refuse_other_names() -> None:
+    given = [name for name in ("REGISTRY", "TAG") if os.environ.get(name)]
+    if given:
+        raise OtherNamesError(
+            f"expected {' and '.join(given)} to be empty: the cluster that kind makes gets its"
+            " images from here, under the names in manifests/overlays/kind"
+        )
+
+
 def _need(*programs: str) -> None:
     missing = [program for program in programs if not shutil.which(program)]
     if missing:
         raise MissingToolError(
-            f"not on the PATH: {', '.join(missing)}. `make cluster-up` needs kind, kubectl and "
-            "docker; docs/cluster.md says where they come from, and how to do without kind"
+            f"not on the PATH: {', '.join(missing)}. `make cluster-up` needs kind and "
+            "kubectl; docs/cluster.md says where they come from, and how to do without kind"
         )
 
 

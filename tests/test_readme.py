@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import plsc
+from plsc import conf
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -50,6 +51,13 @@ def test_links_inside_the_repository_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_settings_that_the_cluster_page_shows_compose():
+    shown = re.findall(r"```text\n(.*?)```", (ROOT / "docs" / "cluster.md").read_text(), re.DOTALL)
+    assert len(shown) == 1
+    config = conf.compose("glyphs", "run_id=check", *conf.split_overrides(shown[0]))
+    assert config.train.pods.node_selector == ["pool=a100"]
 
 
 def test_the_catalogue_says_what_it_offers():

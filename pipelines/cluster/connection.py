@@ -12,11 +12,13 @@ import kfp_server_api
 import urllib3
 from kfp_server_api.exceptions import ApiException
 
+from pipelines.cluster.errors import UnavailableError
+from pipelines.cluster.page import page
 from pipelines.cluster.port_forward import PortForward
 from pipelines.cluster.settings import Settings, token_source
-from plsc.errors import ClusterError
+from plsc.errors import ClusterError, ConfigError
 
-__all__ = ["Connection", "UnavailableError", "connect"]
+__all__ = ["Connection", "connect"]
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +33,6 @@ _ADVICE = {
     401: "give a valid token with KFP_TOKEN_FILE or KFP_TOKEN",
     403: "the account may not do that: see KFP_NAMESPACE, and ask who manages the cluster",
 }
-
-
-class UnavailableError(ClusterError):
-    """KFP could not be reached, or asks to try again."""
 
 
 class Connection:
@@ -64,8 +62,8 @@ class Connection:
         self._client.close()
 
     def link(self, run_id: str) -> str:
-        """Return the run's page."""
-        return f"{self.host}/#/runs/details/{run_id}"
+        """Return the run's page, as ``page`` does."""
+        return page(self.settings.host, f"runs/details/{run_id}")
 
     def ask(self, what: str, function: Callable[..., _T], *positional: Any, **given: Any) -> _T:
         """Call one function of the API once.
@@ -113,7 +111,7 @@ class Connection:
                 path, "GET", auth_settings=["Bearer"], _preload_content=False,
                 _return_http_data_only=True, _request_timeout=TIMEOUT_S,
             )  # fmt: skip
-        except (ApiException, urllib3.exceptions.HTTPError):
+        except (ApiException, urllib3.exceptions.HTTPError, UnavailableError):
             return None
         try:
             found = b""
@@ -183,7 +181,10 @@ def _configuration(settings: Settings, host: str) -> Any:
         configuration.api_key["authorization"] = token()
 
         def renew(found: Any) -> None:
-            found.api_key["authorization"] = token()
+            try:
+                found.api_key["authorization"] = token()
+            except ConfigError as error:  # it was there before: it is just being written
+                raise UnavailableError(str(error)) from error
 
         configuration.refresh_api_key_hook = renew
     return configuration

@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.cluster.connection import Connection, UnavailableError
+from pipelines.cluster.connection import Connection
+from pipelines.cluster.errors import UnavailableError
 from pipelines.cluster.progress import FINAL, StepProgress
 from pipelines.cluster.workflow import Workflow
 from pipelines.view import ConsoleView

@@ -13,7 +13,7 @@ from typing import IO
 
 from plsc.errors import ClusterError, ConfigError
 
-__all__ = ["PortForward"]
+__all__ = ["PortForward", "target"]
 
 _DEFAULT = "kubeflow/ml-pipeline-ui"
 _PATIENCE_S = 30.0
@@ -26,6 +26,22 @@ if prctl is not None:
     prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM
 os.execvp(sys.argv[1], sys.argv[1:])
 """
+
+
+def target(address: str) -> tuple[str, str, str]:
+    """Return namespace, service and port of ``kubectl://NAMESPACE/SERVICE[:PORT]``.
+
+    Raises:
+        ConfigError: If ``address`` is none.
+    """
+    text = address.removeprefix("kubectl").removeprefix("://") or _DEFAULT
+    found = re.fullmatch(r"([a-z0-9-]+)/([a-z0-9-]+)(?::(\d+))?", text)
+    if not found:
+        raise ConfigError(
+            f"expected kubectl://NAMESPACE/SERVICE or kubectl://NAMESPACE/SERVICE:PORT,"
+            f" not {address!r}"
+        )
+    return found[1], found[2], found[3] or ("8888" if found[2] == "ml-pipeline" else "80")
 
 
 class PortForward:
@@ -42,15 +58,7 @@ class PortForward:
             ConfigError: If ``address`` is none.
             ClusterError: If kubectl is missing, or cannot reach the service.
         """
-        target = address.removeprefix("kubectl").removeprefix("://") or _DEFAULT
-        found = re.fullmatch(r"([a-z0-9-]+)/([a-z0-9-]+)(?::(\d+))?", target)
-        if not found:
-            raise ConfigError(
-                f"expected kubectl://NAMESPACE/SERVICE or kubectl://NAMESPACE/SERVICE:PORT,"
-                f" not {address!r}"
-            )
-        self._namespace, self._service = found[1], found[2]
-        self._port = found[3] or ("8888" if found[2] == "ml-pipeline" else "80")
+        self._namespace, self._service, self._port = target(address)
         self._local_port = ""
         self._child: subprocess.Popen[bytes] | None = None
         try:

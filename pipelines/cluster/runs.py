@@ -1,5 +1,6 @@
 """Runs of the pipeline on the cluster: submitted, followed, terminated, retried."""
 
+import contextlib
 import os
 import shlex
 import time
@@ -31,6 +32,10 @@ _INTERRUPTED = 130
 _TERMINATED = 143
 
 
+class _EndedError(ClusterError):
+    """The run has ended already."""
+
+
 def submit(connection: Connection, compiled: str, request: Request, console: Console) -> int:
     """Run ``compiled``, follow it, and return the exit code.
 
@@ -44,6 +49,7 @@ def submit(connection: Connection, compiled: str, request: Request, console: Con
         console: Shows it.
 
     Raises:
+        UncertainError: If KFP does not tell whether the run was started.
         ClusterError: If KFP cannot be reached, or refuses; nothing was started then.
     """
     name = f"{request.experiment}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
@@ -78,7 +84,7 @@ def terminate(connection: Connection, run_id: str) -> None:
     """
     state = _state(connection, run_id)
     if state in FINAL:
-        raise ClusterError(f"run {run_id} has ended already: {state}")
+        raise _EndedError(f"run {run_id} has ended already: {state}")
     connection.insist("the run", connection.runs.run_service_terminate_run, run_id)
 
 
@@ -132,7 +138,8 @@ class _Run:
         while True:
             try:
                 if self._is_ended_here and not is_told:
-                    terminate(self._connection, self._run_id)
+                    with contextlib.suppress(_EndedError):  # while the question stood
+                        terminate(self._connection, self._run_id)
                     is_told = True
                 return self._follower.follow()
             except KeyboardInterrupt:

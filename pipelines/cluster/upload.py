@@ -1,20 +1,27 @@
 """Puts the compiled pipeline on the cluster, and starts a run of it."""
 
+import contextlib
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import kfp_server_api
 
 from components.images import VERSION
-from pipelines.cluster.connection import Connection, UnavailableError
+from pipelines.cluster.connection import Connection
+from pipelines.cluster.errors import UnavailableError, UncertainError
+from pipelines.cluster.page import page
 from plsc.errors import ClusterError
 
 __all__ = ["start_run", "upload"]
 
 _PIPELINE = "plsc"
+_LOOKS = 5
+_LOOK_PAUSE_S = 3.0
+"""How often, and how long apart, a run is looked for whose start was not answered."""
 _EQUALS = 1  # V2beta1PredicateOperation.EQUALS, as the API's filters write it
 
 
@@ -65,7 +72,8 @@ def start_run(
         name: No other run's: by it the run is found when KFP's answer is lost.
 
     Raises:
-        ClusterError: If KFP refuses, or does not answer for a minute.
+        UncertainError: If KFP's answer is lost, and no such run is found or started anew.
+        ClusterError: If KFP refuses, or does not answer for a minute; nothing was started then.
     """
     experiment_id = _experiment(connection)
     run = kfp_server_api.V2beta1Run(
@@ -77,17 +85,33 @@ def start_run(
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=arguments),
         service_account=connection.settings.service_account or None,
     )
+    create = connection.runs.run_service_create_run
+    with contextlib.suppress(UnavailableError):
+        return str(connection.ask("the run", create, run).run_id)
     try:
-        made = connection.ask("the run", connection.runs.run_service_create_run, run)
-    except UnavailableError:
+        found = _search(connection, experiment_id, name)
+        return found or str(connection.ask("the run", create, run).run_id)
+    except ClusterError as error:
+        raise UncertainError(
+            f"the run {name} may have been started, or not: {error}; look for it at"
+            f" {page(connection.settings.host, 'runs')}"
+        ) from error
+
+
+def _search(connection: Connection, experiment_id: str, name: str) -> str | None:
+    """Return the run ``name``; None if there is none after a while.
+
+    A gateway that gives up waiting says so before KFP has done what it was asked.
+    """
+    for _ in range(_LOOKS):
+        time.sleep(_LOOK_PAUSE_S)
         found = connection.insist(
             "its runs", connection.runs.run_service_list_runs,
             experiment_id=experiment_id, filter=_named(name),
         ).runs  # fmt: skip
         if found:
             return str(found[0].run_id)
-        made = connection.ask("the run", connection.runs.run_service_create_run, run)
-    return str(made.run_id)
+    return None
 
 
 def _pipeline(connection: Connection) -> str:

@@ -11,9 +11,6 @@ from plsc.deploy.servers import Servers, SingleServer
 
 __all__ = ["open_servers"]
 
-_TURNS = 5
-"""Another deploy of the model may take so many times ``deploy.timeout_s``."""
-
 
 @contextmanager
 def open_servers(settings: DeployConfig) -> Iterator[Servers]:
@@ -41,7 +38,7 @@ def open_servers(settings: DeployConfig) -> Iterator[Servers]:
         name = bring_up(api, image=settings.image, timeout_s=timeout_s)
         model = ModelFolder(settings.repository_uri, settings.model_name)
         with (
-            turn.taken(api, model.uri, timeout_s=_TURNS * timeout_s),
+            turn.taken(api, model.uri),
             DeploymentPods.reach(api, name, settings.server, timeout_s=timeout_s) as pods,
         ):
             yield pods

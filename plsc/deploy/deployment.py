@@ -3,11 +3,9 @@
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from plsc.cluster.api import Api, ConflictError
-from plsc.cluster.diagnosis import has_run
 from plsc.cluster.kinds import DEPLOYMENT, POD, SERVICE, Kind
 from plsc.cluster.templates import read_template
 from plsc.deploy.trouble import is_hopeless, is_ready, last_words, troubles
@@ -20,12 +18,16 @@ log = logging.getLogger(__name__)
 _TEMPLATE = "deploy/triton.yaml"
 _MANAGER = "plsc-deploy"
 _POLL_S = 1.0
+_BACK_OFF_S = 300.0
+"""The longest pause of the kubelet before it starts again a container that did not stay alive."""
 
 
 def bring_up(api: Api, *, image: str, timeout_s: float) -> str:
     """Apply Triton's Deployment and Service, wait for the pods, and return the Deployment's name.
 
-    Where one is there that somebody else manages, it stays as it is.
+    Where one is there that somebody else manages, it stays as it is. If none of its pods serves,
+    they found no repository perhaps, which there is now: their liveness probe has them started
+    again, and the kubelet's pause before that is added to the time.
 
     Args:
         api: The cluster.
@@ -49,7 +51,7 @@ def bring_up(api: Api, *, image: str, timeout_s: float) -> str:
             f" {api.namespace}: set it (the variable PLSC_TRITON_IMAGE), or apply the manifests"
         )
     if found is not None and not found.get("status", {}).get("availableReplicas"):
-        _start_anew(api, found)
+        timeout_s += _BACK_OFF_S
     await_rollout(api, name, timeout_s=timeout_s)
     return name
 
@@ -84,8 +86,8 @@ def await_rollout(api: Api, name: str, *, timeout_s: float) -> None:
             return
         if is_over or any(is_hopeless(pod) for pod in waiting):
             raise DeployError(
-                f"{state}; deploy.timeout_s is {timeout_s:g}; see kubectl -n {api.namespace}"
-                f" describe deployment {name}{_last_words(api, waiting)}"
+                f"{state}; waiting ends after {timeout_s:g} s (deploy.timeout_s); see"
+                f" kubectl -n {api.namespace} describe deployment {name}{_last_words(api, waiting)}"
             )
         time.sleep(_POLL_S)
 
@@ -120,20 +122,6 @@ def _apply(api: Api, kind: Kind, manifest: dict[str, Any]) -> None:
         log.info("%s %s is managed by somebody else and stays as it is: %s", kind.name, name, error)
     else:
         log.info("%s %s applied", kind.name, name)
-
-
-def _start_anew(api: Api, deployment: Mapping[str, Any]) -> None:
-    """Delete pods that have started and serve nobody, so that others take their place at once.
-
-    They may wait for minutes before they look again: where the repository was not there, which this
-    stage has just made, or where they crashed again and again.
-    """
-    for pod in pods_of(api, deployment):
-        if not is_ready(pod) and has_run(pod, pod["spec"]["containers"][0]["name"]):
-            metadata = pod["metadata"]
-            log.info("pod %s serves nobody: starting another in its place", metadata["name"])
-            with suppress(ConflictError):
-                api.delete(POD, metadata["name"], uid=metadata["uid"])
 
 
 def _counts(deployment: Mapping[str, Any]) -> tuple[int, int, int, int]:

@@ -223,14 +223,22 @@ class Rollout:
                 else:
                     self._activate(server, before, previous)
             except PlscError as error:
-                if not self.servers.is_gone(server):
-                    failures.append(f"{error}{self.servers.explain(server, error)}")
+                failures.extend(self._complaints(server, error))
             return 0.0
 
         self._everywhere(go_back)
         if failures:
             raise DeployError("; ".join(failures))
         self.folder.remove_version(version)
+
+    def _complaints(self, server: Server, error: PlscError) -> list[str]:
+        """Return what is to be said of a server that did not follow; nothing when it is gone."""
+        try:
+            if self.servers.is_gone(server):
+                return []
+            return [f"{error}{self.servers.explain(server, error)}"]
+        except PlscError as trouble:  # whether it is gone is not known
+            return [f"{error} ({trouble})"]
 
 
 def _unload(server: Server, name: str) -> float:

@@ -1,10 +1,9 @@
-"""Turn: on a cluster one deploy of a model waits for the other, by a Lease that one of them holds.
+"""Turn: on a cluster one deploy waits for the other, by a Lease that one of them holds.
 
-The holder is a pod. A Lease whose holder has ended, killed perhaps, is taken over: no clock is
-needed for that.
+There is one Lease for all models of a namespace, so that the account needs no right to others. The
+holder is a pod. A Lease whose holder has ended, killed perhaps, is taken over: no clock is needed.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from plsc.cluster.api import Api, ConflictError
 from plsc.cluster.kinds import POD, Kind
 from plsc.cluster.place import Place
 from plsc.cluster.refusals import ForbiddenError
-from plsc.errors import ClusterError, DeployError
+from plsc.errors import ClusterError
 
 __all__ = ["LEASE", "taken"]
 
@@ -24,27 +23,27 @@ log = logging.getLogger(__name__)
 
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
+_NAME = "plsc-deploy"
 _POLL_S = 2.0
 
 
 @contextmanager
-def taken(api: Api, model_uri: str, *, timeout_s: float) -> Iterator[None]:
-    """Within the block, no other pod of this namespace deploys the model.
+def taken(api: Api, model_uri: str) -> Iterator[None]:
+    """Within the block, no other pod of this namespace deploys a model.
 
-    Outside of the cluster, and where the account may not use Leases, nobody is kept from it.
+    Outside of the cluster, and where the account may not use Leases, nobody is kept from it. There
+    is no limit to the wait but the end of the other pods, which their own steps have.
 
     Args:
         api: The cluster.
-        model_uri: The model's folder in the repository.
-        timeout_s: Longest wait for the other deploy.
+        model_uri: The model's folder in the repository; the others' messages name it.
 
     Raises:
-        DeployError: If the other one takes longer.
         ClusterError: If the cluster refuses.
     """
     holder = Place.here(api).pod
     try:
-        uid = _take(api, model_uri, holder, timeout_s) if holder else ""
+        uid = _take(api, model_uri, holder) if holder else ""
     except ForbiddenError as error:
         log.warning("two deploys at once would not wait for each other: %s", error)
         uid = ""
@@ -52,25 +51,24 @@ def taken(api: Api, model_uri: str, *, timeout_s: float) -> Iterator[None]:
         yield
     finally:
         if uid:
-            _give_back(api, _name(model_uri), uid)
+            _give_back(api, uid)
 
 
-def _give_back(api: Api, name: str, uid: str) -> None:
+def _give_back(api: Api, uid: str) -> None:
     try:
-        api.delete(LEASE, name, uid=uid)
+        api.delete(LEASE, _NAME, uid=uid)
     except ClusterError as error:  # it goes over when this pod has ended
         log.warning("the turn could not be given back: %s", error)
 
 
-def _take(api: Api, model_uri: str, holder: str, timeout_s: float) -> str:
+def _take(api: Api, model_uri: str, holder: str) -> str:
     """Create the Lease, when nobody who lives holds it, and return its uid."""
-    deadline = time.monotonic() + timeout_s
-    is_told = False
+    told = ""
     while True:
         try:
             return str(api.create(LEASE, _manifest(model_uri, holder))["metadata"]["uid"])
         except ConflictError:
-            found = api.get(LEASE, _name(model_uri))
+            found = api.get(LEASE, _NAME)
         if found is None:
             continue
         other, uid = found["spec"].get("holderIdentity", ""), found["metadata"]["uid"]
@@ -79,24 +77,23 @@ def _take(api: Api, model_uri: str, holder: str, timeout_s: float) -> str:
         if not _lives(api, other):
             _discard(api, found)
             continue
-        if time.monotonic() > deadline:
-            raise DeployError(
-                f"pod {other} has been deploying {model_uri} for longer than {timeout_s:g} s:"
-                " wait for its end, or end it, and deploy again"
-            )
-        if not is_told:
-            log.info("pod %s deploys the same model: waiting for its end", other)
-            is_told = True
+        if other != told:
+            log.info("pod %s deploys %s: waiting for its end", other, _model(found))
+            told = other
         time.sleep(_POLL_S)
 
 
 def _discard(api: Api, lease: dict[str, Any]) -> None:
     """Delete a Lease, unless somebody else took it over in this moment."""
     try:
-        api.delete(LEASE, lease["metadata"]["name"], uid=lease["metadata"]["uid"])
+        api.delete(LEASE, _NAME, uid=lease["metadata"]["uid"])
     except ConflictError:
         return
     log.info("pod %s ended without giving back its turn", lease["spec"].get("holderIdentity"))
+
+
+def _model(lease: dict[str, Any]) -> str:
+    return str(lease["metadata"].get("annotations", {}).get("plsc/model", "a model"))
 
 
 def _lives(api: Api, pod_name: str) -> bool:
@@ -110,13 +107,9 @@ def _manifest(model_uri: str, holder: str) -> dict[str, Any]:
         "apiVersion": LEASE.api_version,
         "kind": LEASE.name,
         "metadata": {
-            "name": _name(model_uri),
+            "name": _NAME,
             "labels": {"app.kubernetes.io/part-of": "plsc", "plsc/step": "deploy"},
             "annotations": {"plsc/model": model_uri},
         },
         "spec": {"holderIdentity": holder, "acquireTime": acquired_at},
     }
-
-
-def _name(model_uri: str) -> str:
-    return f"plsc-deploy-{hashlib.sha256(model_uri.encode()).hexdigest()[:10]}"

@@ -45,3 +45,13 @@ def test_a_pod_outlives_the_connections_of_its_clients(container: dict[str, dict
     exit_s = int(options["exit-timeout-secs"])
     assert pod["terminationGracePeriodSeconds"] > pause_s + exit_s
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_a_triton_without_a_repository_is_started_again_after_a_minute(
+    container: dict[str, dict],
+) -> None:
+    """It listens, and is not live; the probe of the start must not wait for more than that."""
+    assert container["startupProbe"]["tcpSocket"] == {"port": "http"}
+    liveness = container["livenessProbe"]
+    assert liveness["httpGet"]["path"] == "/v2/health/live"
+    assert liveness["periodSeconds"] * liveness["failureThreshold"] <= 60

@@ -5,19 +5,27 @@ import os
 
 import pytest
 
-from components.images import NAMES, ref
-from images import engine
+from components.images import NAMES
+from images import build, engine
+
+
+class Images(dict[str, str]):
+    """Name -> image; a test that asks for one that ONLY leaves out is skipped."""
+
+    def __missing__(self, name: str) -> str:
+        pytest.skip(f"ONLY={os.environ.get('ONLY')} leaves the image of {name} out")
 
 
 @pytest.fixture(scope="session")
-def images() -> dict[str, str]:
-    """Name -> image, all of which the daemon has; skips, or fails, where it has them not."""
+def images() -> Images:
+    """The images, in REGISTRY and with TAG; skips, or fails, where the daemon has them not."""
     is_required = os.environ.get("CONTAINERS") == "required"
     if is_required:
         engine.ready()
     elif not engine.is_ready():
         _missing("no docker daemon answers")
-    found = {name: ref(name) for name in NAMES}
+    names = os.environ.get("ONLY", "").split() or NAMES
+    found = Images({name: build.tag_of(name) for name in names})
     absent = [
         image
         for image in found.values()

@@ -10,11 +10,14 @@ read.
 
 import importlib
 import json
+import os
 import sys
 
 import docker
 from kfp import local
 from kfp.local import docker_task_handler
+
+from components.images import placed
 
 WORKER = "PLSC_WORKER_IMAGE"
 LAUNCHER = "plsc-train-launch"
@@ -25,7 +28,8 @@ def image_of(image: str, environment: dict) -> str:
 
     That cannot be the launcher's, which has no torch, and is the one that a job's pods would have.
     """
-    return environment[WORKER] if image.startswith(LAUNCHER) else image
+    image = environment[WORKER] if image.startswith(LAUNCHER) else image
+    return placed(image, registry=os.environ.get("REGISTRY", ""), tag=os.environ.get("TAG", ""))
 
 
 def run_container(shared: dict):

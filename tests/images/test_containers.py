@@ -1,6 +1,7 @@
 """Every image as a cluster runs it: not root, only /tmp writable, no capability, no network."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,22 @@ TORCH_FREE_MB = 700
 ABOVE_TORCH_MB = 500
 
 
+class Facts(dict[str, dict]):
+    """What each image of the library finds about itself, asked when a test wants to know."""
+
+    def __init__(self, images: dict[str, str]) -> None:
+        super().__init__()
+        self._images = images
+
+    def __missing__(self, name: str) -> dict:
+        found = containers.output(self._images[name], "python", "-c", PROBE)
+        self[name] = json.loads(found)
+        return self[name]
+
+
 @pytest.fixture(scope="session")
-def facts(images: dict[str, str]) -> dict[str, dict]:
-    """What each image of the library finds about itself."""
-    return {
-        name: json.loads(containers.output(images[name], "python", "-c", PROBE)) for name in LIBRARY
-    }
+def facts(images: dict[str, str]) -> Facts:
+    return Facts(images)
 
 
 def size_mb(image: str) -> float:
@@ -66,7 +77,7 @@ def test_torch_is_one_layer_that_its_images_share(images: dict[str, str]) -> Non
         name: json.loads(
             engine.docker("image", "inspect", "--format={{json .RootFS.Layers}}", image).stdout
         )
-        for name, image in images.items()
+        for name, image in {one: images[one] for one in (*LIBRARY, *SERVERS)}.items()
     }
     base, *_ = layers["preprocess"]
     assert all(each[0] == base for each in layers.values())
@@ -82,7 +93,9 @@ def test_it_says_what_it_is_and_keeps_no_secret(images: dict[str, str], name: st
     assert config["User"] == "10001:10001"
     assert not config["Entrypoint"]
     assert config["Labels"]["org.opencontainers.image.title"] == f"plsc-{name}"
-    assert config["Labels"]["org.opencontainers.image.version"] == VERSION
+    assert config["Labels"]["org.opencontainers.image.version"] == (
+        os.environ.get("TAG") or VERSION
+    )
     assert config["Labels"].keys() >= {
         "org.opencontainers.image.revision",
         "org.opencontainers.image.source",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from images import engine
+from plsc.stages import STAGES
 from tests.images import containers
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +136,7 @@ def run_pipeline(
 def test_the_tiny_pipeline_runs_over_the_images_and_its_model_answers(
     images: dict[str, str], docker_library: None, servers: Servers, tmp_path: Path
 ) -> None:
+    assert all(images[stage] for stage in STAGES)  # else nothing of it can be said
     options = environment(ENVIRONMENT)
     paint = ("--recipe", "tiny", "--out-uri", "s3://plsc/data/tiny")
     containers.output(

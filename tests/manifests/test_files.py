@@ -1,6 +1,7 @@
 """What is in the files, whatever overlay they end up in."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,19 +9,22 @@ import yaml
 
 from components import images
 from pipelines.end_to_end import SECRET, SECRET_KEYS, SETTINGS, SETTINGS_KEYS
-from plsc import conf
-from tests.manifests.rendering import MANIFESTS, TEMPLATES, of_kind, pod_templates, read
+from plsc import conf, storage
+from tests.manifests.rendering import MANIFESTS, TEMPLATES, of_kind, pod_templates, read, render
 
 FILES = sorted(MANIFESTS.rglob("*.yaml"))
 ALONE = {*TEMPLATES, "base/platform/secret.example.yaml"}
 """In no kustomization: what the steps read, and an example."""
 WITH_PODS = (
     *TEMPLATES, "base/deploy/triton.yaml", "overlays/kind/object-store.yaml",
-    "overlays/kind/sample-data.yaml",
+    "overlays/kind/jobs/base/job.yaml",
 )  # fmt: skip
-PODS = [
-    pytest.param(t["spec"], id=name) for file in WITH_PODS for name, t in pod_templates(read(file))
+POD_TEMPLATES = [
+    pytest.param(template, id=name)
+    for file in WITH_PODS
+    for name, template in pod_templates(read(file))
 ]
+PODS = [pytest.param(one.values[0]["spec"], id=one.id) for one in POD_TEMPLATES]
 
 
 def listed(kustomization: dict[str, Any]) -> list[str]:
@@ -73,6 +77,13 @@ def test_containers_run_as_a_number_without_rights_on_a_read_only_disk(pod: dict
         }
 
 
+@pytest.mark.parametrize("template", POD_TEMPLATES)
+def test_pods_want_no_sidecar_which_would_keep_jobs_from_their_end(
+    template: dict[str, Any],
+) -> None:
+    assert template["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
+
+
 @pytest.mark.parametrize("pod", PODS)
 def test_images_are_ours_with_our_tag(pod: dict[str, Any]) -> None:
     ours = [images.ref(name) for name in images.NAMES]
@@ -108,9 +119,27 @@ def test_settings_are_those_that_the_steps_read_and_triton_reads_what_deploy_wri
     assert int(port) in [entry["port"] for entry in service["spec"]["ports"]]
 
 
+def _arguments() -> dict[str, list[str]]:
+    """Return the arguments of each Job of the kind overlay, by its name."""
+    return {
+        one["metadata"]["name"]: template["spec"]["containers"][0]["args"]
+        for one in render("overlays/kind")
+        if one["kind"] == "Job"
+        for _, template in pod_templates([one])
+    }
+
+
 def test_sample_data_is_where_the_experiments_look_for_it() -> None:
-    for job in read("overlays/kind/sample-data.yaml"):
-        (container,) = job["spec"]["template"]["spec"]["containers"]
-        _, recipe, _, out_uri = container["args"]
+    found = _arguments()
+    for name, recipe in (("sample-data", "tiny"), ("sample-data-glyphs", "glyphs")):
         config = conf.compose(recipe, "run_id=check", "store_uri=s3://bucket")
-        assert out_uri.replace("$(PLSC_STORE_URI)", "s3://bucket") == config.data_uri
+        out_uri = config.data_uri.replace("s3://bucket", "$(PLSC_STORE_URI)")
+        assert found[name] == ["--recipe", recipe, "--out-uri", out_uri]
+
+
+def test_the_model_repository_of_kind_is_made_where_deploy_looks_for_it(tmp_path: Path) -> None:
+    """Without deploy's having been there, Triton finds a repository."""
+    (code,) = _arguments()["model-repository"]
+    exec(code.replace("$(PLSC_STORE_URI)", str(tmp_path)))
+    config = conf.compose("glyphs", "run_id=check", f"store_uri={tmp_path}")
+    assert storage.exists(storage.join(config.deploy.repository_uri, ".keep"))

@@ -176,18 +176,6 @@ def deploy_makes_triton(cluster: KubernetesApi, api: Api, _: Path) -> None:
         cluster.update("deployments", "triton", lambda one: one["status"].update(status))
 
     played(play, lambda: bring_up(api, image="plsc-triton:0.1.0", timeout_s=20))
-    cluster.update("deployments", "triton", lambda one: one["status"].update(availableReplicas=0))
-    labels = {"app.kubernetes.io/name": "triton"}
-    cluster.pod("triton-0", labels=labels, container="triton")
-    cluster.run_pod("triton-0")
-
-    def replace() -> None:
-        cluster.until(lambda: cluster.made("delete", "pods"))
-        cluster.update(
-            "deployments", "triton", lambda one: one["status"].update(availableReplicas=1)
-        )
-
-    played(replace, lambda: bring_up(api, image="plsc-triton:0.1.0", timeout_s=20))
     with turn.taken(api, "s3://plsc/models/glyphs", timeout_s=5):
         cluster.one("leases")
     other = turn._manifest("s3://plsc/models/glyphs", "a pod that is gone")

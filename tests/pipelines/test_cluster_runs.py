@@ -39,8 +39,8 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpApi]:
         yield api
 
 
-def compiled_at_once(experiments: list[str], *, registry: str = "", tag: str = "") -> str:
-    return f"pipelineInfo: {{registry: '{registry}', tag: '{tag}'}}"
+def compiled_at_once(experiments: list[str], **given: object) -> str:
+    return f"pipelineInfo: {given}"
 
 
 def run(state_path: Path, *options: str, name: str = "run") -> int:
@@ -86,12 +86,12 @@ def test_the_same_pipeline_is_uploaded_once_and_another_as_a_version(
     api: KfpApi, tmp_path: Path
 ) -> None:
     api.moments = [DONE]
-    for options in ([], [], ["--registry", "here.test/team", "--tag", "7"]):
+    for options in ([], [], ["--registry", "here.test/team", "--tag", "7"], ["--no-cache"]):
         assert run(tmp_path, *options) == 0
     assert len(api.objects["pipelines"]) == 1
-    assert len(api.objects["versions"]) == 2
+    assert len(api.objects["versions"]) == 3
     assert len(api.objects["experiments"]) == 1
-    assert len(api.objects["runs"]) == 3
+    assert len(api.objects["runs"]) == 4
 
 
 def test_several_users_have_their_own_namespace_account_and_experiment(
@@ -201,8 +201,49 @@ def test_a_run_whose_start_was_not_answered_is_found_not_started_again(
         return 504 if method == "POST" and path.endswith("/runs") else found
 
     monkeypatch.setattr(api, "answer", lose)
+    listed, looks = api.listed, []
+
+    def list_late(kind: str, query: dict) -> list[dict]:
+        looks.extend([kind] if kind == "runs" else [])
+        return [] if kind == "runs" and len(looks) < 3 else listed(kind, query)
+
+    monkeypatch.setattr(api, "listed", list_late)
     assert run(tmp_path) == 0
     assert len(api.objects["runs"]) == 1
+
+
+def test_a_run_that_may_have_been_started_is_not_said_not_to_be(
+    api: KfpApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.faults = [("POST /apis/v2beta1/runs", 504)] * 2
+    assert run(tmp_path) == 1
+    output = capsys.readouterr().out
+    assert "may have been started, or not" in output
+    assert "nothing was started" not in output
+
+
+def test_a_token_file_that_is_just_being_written_is_read_again(
+    api: KfpApi,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("s3cr3t")
+    monkeypatch.setenv("KFP_TOKEN_FILE", str(path))
+    started(api)
+    api.moments = [moment("RUNNING"), DONE]
+    answer = api.answer
+
+    def empty(*asked: object) -> object:
+        path.write_text("")
+        return answer(*asked)
+
+    monkeypatch.setattr(api, "answer", empty)
+    monkeypatch.setattr(connection.time, "sleep", lambda _: path.write_text("s3cr3t"))
+    assert run(tmp_path, "r1", name="follow") == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"the token file {path} is empty; the run goes on" in output
 
 
 FAILED = moment(
@@ -434,6 +475,22 @@ def test_at_a_terminal_ctrl_c_asks_and_yes_terminates(api: KfpApi, tmp_path: Pat
     assert terminal.wait() == 130
     assert api.count("POST", ":terminate") == 1
     assert "the run was terminated in train" in terminal.seen
+
+
+def test_a_run_that_ends_while_the_question_stands_is_told_as_it_ended(
+    api: KfpApi, tmp_path: Path
+) -> None:
+    started(api)
+    api.moments = [moment("RUNNING", step("train", "RUNNING", 1))]
+    terminal = Terminal(arguments(tmp_path))
+    terminal.await_text("train runs since")
+    terminal.type("\x03")
+    terminal.await_text(QUESTION)
+    api.moments = [DONE]
+    terminal.type("y\n")
+    assert terminal.wait() == 0
+    assert not api.count("POST", ":terminate")
+    assert json.loads((tmp_path / "last-run.json").read_text())["status"] == "succeeded"
 
 
 def test_a_second_ctrl_c_leaves_the_run_alone(api: KfpApi, tmp_path: Path) -> None:

@@ -48,6 +48,19 @@ def test_a_wrong_configuration_ends_with_2_before_anything_starts(
     assert not state_path.exists()
 
 
+def test_ctrl_c_before_a_run_is_followed_tells_where_to_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(connection, "connect", interrupt)
+    monkeypatch.setenv("KFP_HOST", "kubectl")
+    assert command.main(["follow", "--state-dir", str(tmp_path), "r1"]) == 130
+    output = capsys.readouterr().out
+    assert "http://localhost:8080/#/runs after: kubectl -n kubeflow port-forward" in output
+
+
 def test_a_run_id_of_the_users_own_is_kept(tmp_path: Path) -> None:
     from pipelines.request import Request
 

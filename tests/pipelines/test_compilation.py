@@ -73,7 +73,7 @@ def test_preprocess_learns_its_run_from_its_pod_so_that_another_run_finds_it_in_
     assert "pipeline_job_uuid" not in str(parameters)
 
 
-def test_the_gate_and_deploy_are_never_cached_nor_tried_again_and_come_to_an_end(
+def test_the_gate_and_deploy_are_never_cached_have_no_retries_of_their_own_and_come_to_an_end(
     spec: dict, kubernetes: dict
 ) -> None:
     tasks = spec["root"]["dag"]["tasks"]
@@ -84,6 +84,18 @@ def test_the_gate_and_deploy_are_never_cached_nor_tried_again_and_come_to_an_end
     for policy in retried.values():
         assert 1 <= policy["maxRetryCount"] <= 2
         assert policy["backoffDuration"] == "30s"
+
+
+def test_preprocess_is_kept_from_the_cache_on_request_and_nothing_else_changes(
+    tmp_path: Path, spec: dict
+) -> None:
+    path = tmp_path / "pipeline.yaml"
+    assert command.main(["compile", "--no-cache", "--output", str(path)]) == 0
+    anew = parse(path.read_text())[0]
+    task = anew["root"]["dag"]["tasks"]["preprocess"]
+    assert not task["cachingOptions"].get("enableCache")
+    task["cachingOptions"] = {"enableCache": True}
+    assert anew == spec
 
 
 def test_artifacts_have_names_that_say_what_they_are(spec: dict) -> None:
@@ -138,9 +150,28 @@ def test_every_task_runs_hardened_from_images_that_are_there(kubernetes: dict) -
 def test_the_whole_pipeline_fits_a_small_node(spec: dict) -> None:
     for executor in spec["deploymentSpec"]["executors"].values():
         resources = executor["container"]["resources"]
-        assert not [name for name in resources if "limit" in name.lower()]
         assert int(resources["resourceCpuRequest"].removesuffix("m")) <= 250
         assert re.fullmatch(r"\d+Mi|1Gi", resources["resourceMemoryRequest"])
+
+
+def test_every_step_has_limits_so_that_it_does_not_take_the_whole_node(spec: dict) -> None:
+    """Train's processors are the job's, which has no limit of them in its template either."""
+    found = {
+        step: spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["resources"]
+        for step in STEPS
+    }
+    limits = {
+        step: (each.get("resourceCpuLimit"), each["resourceMemoryLimit"])
+        for step, each in found.items()
+    }
+    assert limits == {
+        "preprocess": ("4", "8Gi"),
+        "train": (None, "8Gi"),
+        "evaluate": ("4", "16Gi"),
+        "gate": ("1", "1Gi"),
+        "export": ("2", "16Gi"),
+        "deploy": ("1", "4Gi"),
+    }
 
 
 def test_what_training_asks_for_reaches_the_pods_of_its_job(spec: dict) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from components import images
+from images import build, engine
 from pipelines import kind
 
 STANDIN = f"""\
@@ -15,6 +16,8 @@ import os, pathlib, sys
 
 name, folder = pathlib.Path(sys.argv[0]).name, pathlib.Path(os.environ["STANDINS"])
 given = sys.stdin.read() if sys.argv[-1] == "-" else ""
+if name == "kind":
+    (folder / "daemon").write_text(os.environ.get("DOCKER_HOST", ""))
 with (folder / "asked").open("a") as file:
     file.write(" ".join([name, *sys.argv[1:]]) + "\\n")
 if given:
@@ -28,7 +31,7 @@ for line in (folder / "answers").read_text().splitlines():
 
 @pytest.fixture
 def standins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("kind", "kubectl", "docker"):
+    for name in ("kind", "kubectl"):
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(STANDIN)
@@ -36,6 +39,12 @@ def standins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "answers").touch()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("STANDINS", str(tmp_path))
+    for name in ("DOCKER_HOST", "REGISTRY", "TAG"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(engine, "ready", lambda: monkeypatch.setenv("DOCKER_HOST", "unix:///ours"))
+    monkeypatch.setattr(
+        build, "build", lambda names: (tmp_path / "asked").write_text(f"build {' '.join(names)}\n")
+    )
     return tmp_path
 
 
@@ -47,6 +56,7 @@ def test_up_makes_everything_in_order(standins: Path, capfd: pytest.CaptureFixtu
     assert kind.main(["up"]) == 0
     found = asked(standins)
     expected = [
+        f"build {' '.join(images.NAMES)}",
         "kind get clusters",
         "kind create cluster --name plsc",
         "kubeflow/pipelines//manifests/kustomize/cluster-scoped-resources?ref=2.17.0",
@@ -102,7 +112,27 @@ def test_it_ends_where_a_command_fails(standins: Path, capfd: pytest.CaptureFixt
     assert "it failed at: kubectl" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("missing", ["kind", "docker", "kubectl"])
+def test_the_images_are_those_of_the_daemon_that_built_them(standins: Path) -> None:
+    assert kind.main(["images"]) == 0
+    assert (standins / "daemon").read_text() == "unix:///ours"
+
+
+@pytest.mark.parametrize("name", ["REGISTRY", "TAG"])
+@pytest.mark.parametrize("action", ["up", "images"])
+def test_other_names_of_images_are_refused_before_any_is_built(
+    action: str,
+    name: str,
+    standins: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(name, "here.test")
+    assert kind.main([action]) == 2
+    assert f"expected {name} to be empty" in capfd.readouterr().err
+    assert not (standins / "asked").exists()
+
+
+@pytest.mark.parametrize("missing", ["kind", "kubectl"])
 def test_a_missing_program_is_named(
     missing: str, standins: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

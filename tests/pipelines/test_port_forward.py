@@ -11,7 +11,9 @@ import pytest
 
 from pipelines import __main__ as command
 from pipelines.cluster import following
-from pipelines.cluster.connection import UnavailableError, connect
+from pipelines.cluster.connection import connect
+from pipelines.cluster.errors import UnavailableError
+from pipelines.cluster.page import page
 from pipelines.cluster.port_forward import PortForward
 from pipelines.cluster.settings import Settings
 from plsc.errors import ClusterError
@@ -74,7 +76,11 @@ def forwards() -> list[psutil.Process]:
 
 
 def test_a_run_is_followed_through_it_and_nothing_stays(
-    api: KfpApi, asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: KfpApi,
+    asked: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     api.add("runs", "run_id", {})
     api.moments = [moment("SUCCEEDED", step("train", "SUCCEEDED", 1, 9))]
@@ -84,6 +90,16 @@ def test_a_run_is_followed_through_it_and_nothing_stays(
         "-n", "kubeflow", "port-forward", "--address", "127.0.0.1", "service/ml-pipeline-ui", ":80",
     ]  # fmt: skip
     assert not forwards()
+    told = capsys.readouterr().out
+    assert "http://localhost:8080/#/runs/details/r1" in told
+    assert "kubectl -n kubeflow port-forward service/ml-pipeline-ui 8080:80" in told
+    assert "127.0.0.1" not in told, "that way ends with the command"
+
+
+def test_the_pages_are_not_where_the_api_is() -> None:
+    assert "-n team port-forward service/ml-pipeline-ui 8080:80" in page(
+        "kubectl://team/ml-pipeline", "runs"
+    )
 
 
 def test_a_way_that_is_lost_is_opened_again_at_the_same_port(api: KfpApi, asked: Path) -> None:
