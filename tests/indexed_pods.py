@@ -113,7 +113,7 @@ def pretend_cluster(
 
     manifests = []
 
-    def run_to_end(api, place, request, *, on_line, on_tick):
+    def run_to_end(api, place, request, *, on_tick):
         manifests.append(request.manifest)
         try:
             run_indexes(request.manifest, on_end=lambda pod: on_tick(), **hooks)

@@ -151,7 +151,7 @@ class Pods:
         self.condition("pods", name, "PodScheduled", "False", **more)
 
     def say(self, name: str, *lines: str, container: str = "", at_ns: int | None = None) -> None:
-        """Let a pod's container say something, now or at another time."""
+        """Let a pod's container say something, now or at another time; 0: without a time."""
         with self.store.changed:
             pod = self.store.get("pods", name)
             life = self._logs[name, self._container(pod, container)["name"]][-1]
@@ -234,9 +234,9 @@ class Pods:
                 fresh, is_over = life.lines[sent:], life.is_over
             sent += len(fresh)
             for at_ns, line in fresh:
-                time_ = _rfc3339(at_ns)
-                if time_[:19] >= since[:19]:
-                    yield f"{time_} {line}\n".encode()
+                time_ = f"{_rfc3339(at_ns)} " if at_ns else ""
+                if not time_ or time_[:19] >= since[:19]:
+                    yield f"{time_}{line}\n".encode()
             is_gone = not self.store.find("pods", fields=f"metadata.name={name}")
             if is_over or is_gone or query.get("follow") != "true":
                 return

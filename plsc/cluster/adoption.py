@@ -17,6 +17,7 @@ __all__ = ["make_or_adopt"]
 
 log = logging.getLogger(__name__)
 
+_RUN_ID = "plsc/run-id"
 _LOOK_S = 0.5
 _BEYOND_GRACE_S = 90.0
 
@@ -26,17 +27,21 @@ def make_or_adopt(api: Api, place: Place, request: JobRequest) -> tuple[dict[str
 
     A job of an earlier try is adopted when it does the same and is alive or has succeeded. One that
     has failed, does something else for the same part of the run, or is being deleted is removed
-    with its pods before the new one is made: two of them would write to the same place.
+    with its pods before the new one is made: two of them would write to the same place. So would
+    the pods of a job that somebody has deleted, which run on in their grace: they are waited for.
 
     Raises:
-        ClusterError: If Kubernetes refuses, or the former job's pods do not go.
+        ClusterError: If Kubernetes refuses, a job of another run has the name, or the former job's
+            pods do not go.
     """
     for former in _formers(api, request):
-        if former["metadata"]["name"] != request.name and not _is_past(former):
+        if former["metadata"]["name"] != request.name and not _is_past(former, request):
             _remove(api, request, former, "it was made from other settings")
     while True:
         job = api.get(request.kind, request.name)
         if job is None:
+            what = f"the pods of former jobs like {request.name}"
+            wait_until_gone(lambda: _leftovers(api, request), what, _limit_s(request))
             made = _made(api, place, request)
             if made is not None:
                 return made, False
@@ -59,9 +64,27 @@ def _formers(api: Api, request: JobRequest) -> list[dict[str, Any]]:
         ) from error
 
 
-def _is_past(job: dict[str, Any]) -> bool:
+def _is_past(job: dict[str, Any], request: JobRequest) -> bool:
+    """Return whether a job's pods do nothing more: those of a failed PyTorchJob are kept going."""
     state = JobState.of(job)
-    return state.has_ended and not state.is_being_deleted
+    ends = state.has_succeeded if request.kind == PYTORCHJOB else state.has_ended
+    return ends and not state.is_being_deleted
+
+
+def _leftovers(api: Api, request: JobRequest) -> list[str]:
+    """Return the pods of jobs that are gone that may write where the one to be made will.
+
+    None as soon as somebody else has made it: then it is to be adopted.
+    """
+    if api.get(request.kind, request.name) is not None:
+        return []
+    (of_a_job,) = request.pod_labels
+    return [
+        pod["metadata"]["name"]
+        for pod in api.list(POD, labels=request.labels)
+        if of_a_job in pod["metadata"]["labels"]
+        and (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}
+    ]
 
 
 def _made(api: Api, place: Place, request: JobRequest) -> dict[str, Any] | None:
@@ -76,7 +99,17 @@ def _made(api: Api, place: Place, request: JobRequest) -> dict[str, Any] | None:
 
 
 def _what_speaks_against(job: dict[str, Any], request: JobRequest) -> str:
-    """Return why a job of the name cannot be adopted; empty: it can."""
+    """Return why a job of the name cannot be adopted; empty: it can.
+
+    Raises:
+        ClusterError: If it is not this run's: then it is not ours to remove.
+    """
+    run = (job["metadata"].get("labels") or {}).get(_RUN_ID, "unknown")
+    if run != request.labels[_RUN_ID]:
+        raise ClusterError(
+            f"expected {request.title} to be of run {request.labels[_RUN_ID]}, but its label "
+            f"{_RUN_ID} says {run}: delete it if nobody needs it, or use another run_id"
+        )
     state = JobState.of(job)
     if state.is_being_deleted:
         return "it is being deleted"
@@ -93,7 +126,7 @@ def _remove(api: Api, request: JobRequest, job: dict[str, Any], reason: str) -> 
         api.delete(request.kind, name, uid=uid)
     except ConflictError:
         return  # another one of the name by now: look again
-    limit_s = request.pods.grace_s + _BEYOND_GRACE_S
+    limit_s = _limit_s(request)
     wait_until_gone(lambda: _same(api.get(request.kind, name), uid), f"{name}", limit_s)
     (key,) = request.pod_labels
 
@@ -102,6 +135,11 @@ def _remove(api: Api, request: JobRequest, job: dict[str, Any], reason: str) -> 
         return [pod["metadata"]["name"] for pod in found if _is_of(pod, uid)]
 
     wait_until_gone(pods, f"the pods of {name}", limit_s)
+
+
+def _limit_s(request: JobRequest) -> float:
+    """Return how long a pod may take to go."""
+    return request.pods.grace_s + _BEYOND_GRACE_S
 
 
 def _same(job: dict[str, Any] | None, uid: str) -> list[str]:
@@ -121,6 +159,7 @@ def wait_until_gone(what_is_left: Callable[[], list[str]], what: str, limit_s: f
         ClusterError: If that takes longer than ``limit_s`` seconds; names what is left.
     """
     end = time.monotonic() + limit_s
+    is_told = False
     while left := what_is_left():
         if time.monotonic() > end:
             raise ClusterError(
@@ -128,4 +167,7 @@ def wait_until_gone(what_is_left: Callable[[], list[str]], what: str, limit_s: f
                 "its node may be lost; see `kubectl describe`, and remove it with "
                 "`kubectl delete --force` when it runs no more"
             )
+        if not is_told:
+            log.info("waiting for the end of %s: %s", what, ", ".join(left))
+            is_told = True
         time.sleep(_LOOK_S)

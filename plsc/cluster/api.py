@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from plsc.cluster.connection import Connection, find_connection
 from plsc.cluster.kinds import POD, Kind
+from plsc.cluster.log_times import time_and_text
 from plsc.cluster.patience import Patience
 from plsc.cluster.refusals import ConflictError, MissingError
 from plsc.cluster.requests import Request, Requests
@@ -184,6 +185,8 @@ class Api:
     ) -> Iterator[tuple[str, str]]:
         """Yield the lines of a container's log, each with its time (RFC 3339, nanoseconds).
 
+        What the kubelet says itself, where it has lost the log, has an empty time.
+
         The connection is tried once: who follows a log goes on by ``since_time``
         (``plsc.cluster.log_following``).
 
@@ -215,8 +218,7 @@ class Api:
         )
         for line, is_whole in self._requests.stream(request):
             if is_whole or not follow:
-                time, _, text = line.decode("utf-8", "replace").partition(" ")
-                yield time, text
+                yield time_and_text(line.decode("utf-8", "replace"))
 
     def _send(
         self,

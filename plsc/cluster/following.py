@@ -1,5 +1,6 @@
 """Two threads that listen to a job, its state and its speaker, and one queue of what they hear."""
 
+import logging
 import queue
 import threading
 import time
@@ -14,6 +15,8 @@ from plsc.cluster.log_following import LogFollower
 from plsc.errors import ClusterError
 
 __all__ = ["Following", "Heard"]
+
+log = logging.getLogger(__name__)
 
 _BACKLOG = 10_000  # lines; a speaker that says more waits
 _ADOPTED_TAIL = 200  # lines of what was said before a job was adopted
@@ -41,7 +44,7 @@ class Following:
         self._uid = job["metadata"]["uid"]
         self._heard: queue.Queue[Heard] = queue.Queue(_BACKLOG)
         self._watcher = threading.Thread(
-            target=self._guarded, args=(self._watch,), name="job-watcher", daemon=True
+            target=self._watch_guarded, name="job-watcher", daemon=True
         )
         self._follower = LogFollower(
             self._api,
@@ -52,7 +55,7 @@ class Following:
             on_line=self._put,
         )
         self._speaker = threading.Thread(
-            target=self._guarded, args=(self._follower.follow,), name="log-follower", daemon=True
+            target=self._follow_guarded, name="log-follower", daemon=True
         )
 
     def __enter__(self) -> Self:
@@ -95,11 +98,27 @@ class Following:
             elif heard is False and is_over:
                 return
 
-    def _guarded(self, listen: Callable[[], None]) -> None:
+    def _watch_guarded(self) -> None:
         try:
-            listen()
+            self._watch()
         except ClusterError as error:
             self._put(error)
+        except Exception as error:  # noqa: BLE001  a silent end would be waited for without end
+            failure = ClusterError(
+                f"{self._request.title} cannot be followed: {type(error).__name__}: {error}; it "
+                "goes on: run the step again, which adopts it"
+            )
+            failure.__cause__ = error
+            self._put(failure)
+
+    def _follow_guarded(self) -> None:
+        try:
+            self._follower.follow()
+        except Exception as error:  # a log is only shown: the job needs none
+            if not self._api.is_closed:
+                is_bug = not isinstance(error, ClusterError)
+                title = self._request.title
+                log.warning("going on without the log of %s: %s", title, error, exc_info=is_bug)
 
     def _watch(self) -> None:
         for job in self._api.watch(self._request.kind, self._request.name):

@@ -71,9 +71,10 @@ def run_shared(work: SharedWork, *, on_tick: Callable[[], None]) -> None:
         report_uri=work.report_uri,
     )
     try:
-        run_to_end(api, Place.here(api), request, on_line=log.info, on_tick=on_tick)
+        run_to_end(api, Place.here(api), request, on_tick=on_tick)
     except JobFailedError as error:
-        reason = reasons.taken(work.work_uri)
+        # Without a pod that ran, what lies there is of an earlier try.
+        reason = reasons.taken(work.work_uri, error.index) if error.has_started else None
         if reason is None:
             raise
         log.error("%s", error)  # noqa: TRY400  it names the pod; what is raised says why

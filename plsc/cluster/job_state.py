@@ -1,6 +1,6 @@
 """How a Job or a PyTorchJob stands, read from its conditions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ class JobState:
         is_being_deleted: Somebody has deleted it.
         reason: One word: ``BackoffLimitExceeded``.
         message: A sentence.
+        completed: Indexes of an Indexed Job that are done; their pods may be gone.
+        failed: Indexes of an Indexed Job that were given up.
     """
 
     has_succeeded: bool = False
@@ -29,11 +31,14 @@ class JobState:
     is_being_deleted: bool = False
     reason: str = ""
     message: str = ""
+    completed: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, job: Mapping[str, Any]) -> "JobState":
         """Return the state of an object as the API gives it."""
         failed = condition(job, *_FAILURE) or {}
+        status = job.get("status") or {}
         suspended = condition(job, "Suspended") is not None
         return cls(
             has_succeeded=condition(job, *_SUCCESS) is not None,
@@ -42,6 +47,8 @@ class JobState:
             is_being_deleted="deletionTimestamp" in job["metadata"],
             reason=failed.get("reason") or "",
             message=failed.get("message") or "",
+            completed=frozenset(_indexes(status.get("completedIndexes") or "")),
+            failed=frozenset(_indexes(status.get("failedIndexes") or "")),
         )
 
     @property
@@ -55,3 +62,10 @@ def condition(thing: Mapping[str, Any], *types: str) -> dict[str, Any] | None:
     found: list[dict[str, Any]] = (thing.get("status") or {}).get("conditions") or []
     held = [one for one in found if one["type"] in types and one.get("status") == "True"]
     return held[0] if held else None
+
+
+def _indexes(text: str) -> Iterator[str]:
+    """Yield the indexes of ``0,3-5,7``."""
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        yield from map(str, range(int(first), int(last or first) + 1))

@@ -1,13 +1,14 @@
 """Running a job on the cluster to its end: made once, followed, and explained when it fails."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from plsc.cluster.adoption import make_or_adopt
 from plsc.cluster.api import Api
 from plsc.cluster.following import Following
 from plsc.cluster.job_request import JobRequest
 from plsc.cluster.job_state import JobState
+from plsc.cluster.kinds import PYTORCHJOB
 from plsc.cluster.place import Place
 from plsc.cluster.pod_watch import PodWatch
 from plsc.cluster.story import tell_story
@@ -26,13 +27,13 @@ class JobFailedError(ClusterError):
 
     Attributes:
         has_started: One of its pods has run: the failure may be that of the work itself.
-        pod_lines: The last lines of the container that seems to have begun it.
+        index: Of the pod that seems to have begun it, in an Indexed Job; else empty.
     """
 
-    def __init__(self, message: str, *, has_started: bool, pod_lines: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, *, has_started: bool, index: str = "") -> None:
         super().__init__(message)
         self.has_started = has_started
-        self.pod_lines = tuple(pod_lines)
+        self.index = index
 
 
 def run_to_end(
@@ -40,7 +41,7 @@ def run_to_end(
     place: Place,
     request: JobRequest,
     *,
-    on_line: Callable[[str], None],
+    on_line: Callable[[str], None] = log.info,
     on_tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Make the job, or adopt that of an earlier try, and follow it until it has succeeded.
@@ -59,8 +60,9 @@ def run_to_end(
     Raises:
         JobFailedError: If the job failed, was deleted by somebody, or was given up (then it is
             deleted): it could not start within the limits of ``request.pods``, or ran out of memory
-            twice. The text names pod, reason, what to do, and the last lines; the whole story lies
-            at ``request.report_uri``.
+            twice. A failed PyTorchJob is deleted too, for its pods would go on; a failed Job stays.
+            The text names pod, reason, what to do, and the last lines; the whole story lies at
+            ``request.report_uri``.
         ClusterError: If the cluster refuses.
         Interrupted: On SIGTERM; a ``SystemExit`` with code 143.
     """
@@ -97,7 +99,7 @@ def _follow(
         if isinstance(heard, str):
             on_line(heard)
         elif isinstance(heard, JobState):
-            watch.is_suspended = heard.is_suspended
+            watch.state = heard
             if heard.has_ended:
                 following.last_words(on_line)
                 return None if heard.has_succeeded else heard
@@ -115,7 +117,8 @@ def _follow(
 def _failure(
     api: Api, request: JobRequest, watch: PodWatch, why: "JobState | _Verdict", uid: str
 ) -> JobFailedError:
-    """Return the error, once the story is read; a job that was given up is deleted then."""
+    """Return the error, once the story is read; a job whose pods would go on is deleted then."""
+    goes_on = isinstance(why, _Verdict)
     if isinstance(why, _Verdict):
         said = f"{request.title} was given up: {why}"
     elif why.is_being_deleted:
@@ -127,9 +130,20 @@ def _failure(
         told = ": ".join(part for part in (why.reason, why.message) if part)
         said = f"{request.title} failed: {told}" if told else f"{request.title} failed"
         watch.look()
-    story = tell_story(api, request, watch.pods, said)
-    if isinstance(why, _Verdict):
-        api.delete(request.kind, request.name, uid=uid)
+        goes_on = request.kind == PYTORCHJOB  # its operator leaves the pods, which restart
+    story = tell_story(api, request, watch.pods, said, failed=watch.state.failed)
+    if goes_on:
+        _delete(api, request, uid)
     return JobFailedError(
-        story.told(request, said), has_started=watch.has_started, pod_lines=story.lines
+        story.told(request, said),
+        has_started=watch.has_started,
+        index=story.culprit.index if story.culprit else "",
     )
+
+
+def _delete(api: Api, request: JobRequest, uid: str) -> None:
+    """Delete the job; why it failed is more important than that this fails."""
+    try:
+        api.delete(request.kind, request.name, uid=uid)
+    except ClusterError as error:
+        log.warning("%s may go on; delete it: %s", request.title, error)

@@ -6,6 +6,8 @@ from typing import Any
 
 from plsc.cluster.diagnosis import Ending, Obstacle, endings, identity
 from plsc.cluster.job_request import JobRequest
+from plsc.cluster.job_state import JobState
+from plsc.cluster.kinds import JOB
 
 __all__ = ["Judge", "memory_advice"]
 
@@ -19,11 +21,12 @@ class Judge:
         self._request = request
         self._since: dict[tuple[str, ...], float] = {}
         self._seen: set[str] = set()
+        self._done: set[str] = set()
         self._out_of_memory: dict[str, set[str]] = {}
 
-    def missing(self, pods: Iterable[Mapping[str, Any]]) -> int:
+    def missing(self, pods: Iterable[Mapping[str, Any]], state: JobState) -> int:
         """Return how many of the job's pods have not been made at all, so far."""
-        self._seen |= {identity(pod) for pod in pods}
+        self._seen |= {identity(pod) for pod in pods} | state.completed
         return max(0, self._request.num_pods - len(self._seen))
 
     def verdict(
@@ -31,7 +34,7 @@ class Judge:
         pods: Sequence[Mapping[str, Any]],
         obstacles: Iterable[Obstacle],
         *,
-        is_suspended: bool,
+        state: JobState,
         note: str = "",
     ) -> str:
         """Return why to give the job up; empty: there is hope.
@@ -39,25 +42,40 @@ class Judge:
         Args:
             pods: Of the job, as the API gives them.
             obstacles: What keeps some of them from running.
-            is_suspended: The job waits in a queue, as long as it takes.
+            state: That of the job. If it is suspended, it waits in a queue, as long as it takes.
             note: What the cluster noted about the job.
         """
         now = time.monotonic()
         lasting: dict[tuple[str, ...], float] = {}
         reasons = [self._out_of_memory_again(one) for pod in pods for one in endings(pod)]
+        gets_on = self._gets_on(pods, state)
         for one in obstacles:
+            if gets_on and one.category == "node":
+                continue
             key = (one.pod, one.category, one.container)
             lasting[key] = self._since.get(key, now)
             if now - lasting[key] >= one.limit_s(self._request.pods):
                 reasons.append(self._told(one))
-        missing = self.missing(pods)
-        if missing and not is_suspended:
+        missing = self.missing(pods, state)
+        if missing and not (state.is_suspended or gets_on):
             key = ("", "missing", "")
             lasting[key] = self._since.get(key, now)
             if now - lasting[key] >= self._request.pods.schedule_timeout_s:
                 reasons.append(self._told_missing(missing, note))
         self._since = lasting
         return next((reason for reason in reasons if reason), "")
+
+    def _gets_on(self, pods: Iterable[Mapping[str, Any]], state: JobState) -> bool:
+        """Return whether an Indexed Job gets on with fewer pods at once than it asks for.
+
+        Its pods do not need each other: those without a node wait for the place of those that run.
+        """
+        phases = {(identity(pod), (pod.get("status") or {}).get("phase")) for pod in pods}
+        done = state.completed | {one for one, phase in phases if phase == "Succeeded"}
+        has_more = not done <= self._done
+        self._done |= done
+        is_running = any(phase == "Running" for _, phase in phases)
+        return self._request.kind == JOB and (has_more or is_running)
 
     def _told(self, obstacle: Obstacle) -> str:
         step, pods = self._request.step, self._request.pods

@@ -9,6 +9,7 @@ from typing import Any
 
 from plsc.cluster.api import Api
 from plsc.cluster.kinds import POD
+from plsc.cluster.log_times import nanoseconds
 from plsc.cluster.patience import Patience
 from plsc.cluster.refusals import MissingError, NotReadyError
 from plsc.errors import ClusterError
@@ -49,6 +50,8 @@ class Seen:
         """Yield the text of those of ``lines``, one answer of the API, that were not there yet."""
         known = self._lines.copy()
         for line in lines:
+            if not line[0]:
+                continue  # not the container's: the kubelet says that there is no log (any more)
             at_ns = nanoseconds(line[0])
             if known[line]:
                 known[line] -= 1
@@ -180,11 +183,3 @@ def _status(pod: Mapping[str, Any], container: str) -> dict[str, Any]:
     statuses = (pod.get("status") or {}).get("containerStatuses") or []
     found = [one for one in statuses if one["name"] == container]
     return dict(found[0]) if found else {}
-
-
-def nanoseconds(stamp: str) -> int:
-    """Return an RFC 3339 time, whose fraction may have nine digits, since 1970."""
-    head, dot, rest = stamp.partition(".")
-    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    whole = f"{head}{rest[len(digits) :]}" if dot else head
-    return int(datetime.fromisoformat(whole).timestamp()) * _SECOND_NS + int(f"{digits[:9]:0<9}")

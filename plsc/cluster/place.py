@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from plsc.cluster.api import Api
@@ -20,13 +20,11 @@ class Place:
         namespace: In which it runs, and makes its jobs.
         owner: Reference to the pod's Workflow, for what is made here: it goes when the Workflow
             goes. None outside of a run. Not the pod, since Argo makes a new one for every try.
-        labels: Of the pod.
     """
 
     pod: str
     namespace: str
     owner: dict[str, Any] | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def here(cls, api: Api) -> "Place":
@@ -39,8 +37,7 @@ class Place:
         pod = api.get(POD, name) if name else None
         if pod is None:
             return cls("", api.namespace)
-        metadata = pod["metadata"]
-        return cls(name, api.namespace, _workflow(metadata), metadata.get("labels") or {})
+        return cls(name, api.namespace, _workflow(pod["metadata"]))
 
     def is_being_terminated(self, api: Api, *, timeout_s: float = 30.0) -> bool:
         """Return whether the whole run is to end, not just this process; one GET.

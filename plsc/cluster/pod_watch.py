@@ -7,6 +7,7 @@ from plsc.cluster.api import Api
 from plsc.cluster.diagnosis import Obstacle, has_run, obstacles
 from plsc.cluster.events import Events
 from plsc.cluster.job_request import JobRequest
+from plsc.cluster.job_state import JobState
 from plsc.cluster.judgement import Judge
 from plsc.cluster.kinds import POD
 from plsc.cluster.live_state import LiveState, describe
@@ -38,7 +39,7 @@ class PodWatch:
 
     Attributes:
         pods: As the API gave them last.
-        is_suspended: The job waits in a queue; to be kept up to date by the owner.
+        state: That of the job; to be kept up to date by the owner.
         has_started: A pod's own container has run, at least once.
     """
 
@@ -48,11 +49,11 @@ class PodWatch:
         self._uid = uid
         self._events = Events(api)
         self._judge = Judge(request)
-        self._state = LiveState()
+        self._told = LiveState()
         self._due = 0.0
         self._patience = Patience(float("inf"), is_quiet=True)  # who watches the job says it
         self.pods: list[dict[str, Any]] = []
-        self.is_suspended = False
+        self.state = JobState()
         self.has_started = False
 
     @property
@@ -77,16 +78,16 @@ class PodWatch:
         self.has_started |= any(has_run(pod, container) for pod in self.pods)
         found = self._obstacles()
         note = ""
-        if self._judge.missing(self.pods):
+        if self._judge.missing(self.pods, self.state):
             note = self._events.last_warning(self._request.name)
         num_pods = self._request.num_pods
-        state = describe(
-            self.pods, found, num_pods=num_pods, is_suspended=self.is_suspended, note=note
+        told = describe(
+            self.pods, found, num_pods=num_pods, is_suspended=self.state.is_suspended, note=note
         )
-        self._state.tell(*state)
-        if not state[0].startswith("waiting"):
+        self._told.tell(*told)
+        if not told[0].startswith("waiting"):
             self._due = time.monotonic() + _RUNNING_S
-        return self._judge.verdict(self.pods, found, is_suspended=self.is_suspended, note=note)
+        return self._judge.verdict(self.pods, found, state=self.state, note=note)
 
     def _obstacles(self) -> list[Obstacle]:
         waiting = [

@@ -9,7 +9,7 @@ from typing import Any
 
 from plsc.conf.schema import PodsConfig
 
-__all__ = ["pod_settings", "toleration"]
+__all__ = ["pod_settings", "toleration", "whole_processors"]
 
 _GPU = "nvidia.com/gpu"
 _SHM_PATH = "/dev/shm"  # noqa: S108  not a file of ours
@@ -62,6 +62,12 @@ def toleration(taint: str) -> dict[str, str]:
     found = {"key": key, "operator": "Equal", "value": value} if equals else {}
     found = found or {"key": key, "operator": "Exists"}
     return found | ({"effect": effect} if effect else {})
+
+
+def whole_processors(cpu: str) -> int:
+    """Return how many whole processors a quantity of Kubernetes is (``2500m``: 2), at least 1."""
+    asked = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu.rstrip("kMGTPi"))
+    return max(1, int(asked))
 
 
 def _resources(

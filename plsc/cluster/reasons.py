@@ -14,6 +14,8 @@ from plsc.errors import PlscError, StorageError
 
 __all__ = ["TRY_AGAIN", "left_behind", "taken"]
 
+_FINAL = (2, 3)  # exit codes that the template's job does not try again
+
 log = logging.getLogger(__name__)
 
 TRY_AGAIN = 75
@@ -43,18 +45,30 @@ def left_behind(work_uri: str, index: int) -> Iterator[None]:
         raise
 
 
-def taken(work_uri: str) -> PlscError | None:
-    """Return the error of the pod of the lowest index that left one, and remove all of them.
+def taken(work_uri: str, culprit: str) -> PlscError | None:
+    """Return the error of the pod that failed the job, and remove all that were left behind.
 
-    Only errors of ``plsc.errors`` come back as what they were; of others None is returned.
+    Only errors of ``plsc.errors`` come back as what they were. None: nothing is known of it.
+
+    Args:
+        work_uri: Where the reasons were left.
+        culprit: Index of the pod that seems to have begun it; empty: unknown. Without a reason of
+            its own, the lowest index is taken whose error ends a job at once: others may be of pods
+            that were to be tried again when the job failed.
     """
     prefix = storage.join(work_uri, "failures") + "/"
     with suppress(StorageError):
-        found = sorted(info.uri for info in storage.list_objects(prefix))
-        reasons = [json.loads(storage.read_bytes(uri)) for uri in found]
-        storage.delete_prefix(prefix)
-        for reason in reasons:
+        errors: dict[str, PlscError] = {}
+        for uri in sorted(info.uri for info in storage.list_objects(prefix)):
+            reason = json.loads(storage.read_bytes(uri))
+            index = str(int(uri.removeprefix(prefix).removesuffix(".json")))
             if reason["error"] in plsc.errors.__all__:
-                error: PlscError = getattr(plsc.errors, reason["error"])(reason["message"])
-                return error
+                errors[index] = getattr(plsc.errors, reason["error"])(reason["message"])
+        storage.delete_prefix(prefix)
+        final = (one for one in errors.values() if _is_final(one))
+        return errors.get(culprit) or next(final, None)
     return None
+
+
+def _is_final(error: PlscError) -> bool:
+    return error.exit_code in _FINAL and not isinstance(error, StorageError)

@@ -1,7 +1,7 @@
 """Why a job failed: the culprit in a few lines, and everything about its pods in a file."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,13 +56,28 @@ class Story:
         return self.culprit.was_out_of_memory and self.culprit.reason in why
 
 
-def tell_story(api: Api, request: JobRequest, pods: Sequence[Mapping[str, Any]], why: str) -> Story:
+def tell_story(
+    api: Api,
+    request: JobRequest,
+    pods: Sequence[Mapping[str, Any]],
+    why: str,
+    *,
+    failed: Collection[str] = (),
+) -> Story:
     """Read what can be read about the pods of a failed job, and write it to ``report_uri``.
 
     Never raises: the reason of the failure is more important than its story.
+
+    Args:
+        api: The cluster.
+        request: The job.
+        pods: Its pods, as the API gives them.
+        why: What is known already.
+        failed: Indexes of an Indexed Job that were given up: others may have failed and done better
+            then.
     """
     found = [one for pod in pods for one in endings(pod)]
-    culprit = find_culprit(found)
+    culprit = find_culprit([one for one in found if one.index in failed] or found)
     lines = _lines(api, culprit, _SHOWN_LINES) if culprit else []
     text = _report(api, request, pods, why)
     try:

@@ -262,8 +262,9 @@ class TrainConfig:
     """Processes that share the classes, in all; torchrun starts them."""
     backend: TrainingBackend = TrainingBackend.auto
     """What starts the ranks: ``torchrun`` on this machine, or a ``pytorchjob`` on a cluster."""
-    pods: PodsConfig = field(default_factory=lambda: PodsConfig(count=1))
-    """The pods of the PyTorchJob, with ``ranks / pods.count`` ranks in each."""
+    pods: PodsConfig = field(default_factory=lambda: PodsConfig(count=1, max_restarts=5))
+    """The pods of the PyTorchJob, with ``ranks / pods.count`` ranks in each. A pod that fails or is
+    drained costs every other pod a restart too."""
     lease_s: float = 300.0
     """On a cluster: how long ranks train on when the step that started them gives no sign."""
     threads_per_rank: int = 1

@@ -13,14 +13,11 @@ import os
 import signal
 import sys
 
-import torch
-
 from plsc import doorway, storage
 from plsc.artifacts.checkpoint import Checkpoint
 from plsc.cluster import reasons
 from plsc.evaluate.shares import Shares
 from plsc.models import as_embedder, restore
-from plsc.processors import usable_processors
 from plsc.verification import embed, read_benchmark
 
 __all__: list[str] = []
@@ -36,6 +33,7 @@ def _embed(shares: Shares, index: int) -> None:
     embedder = as_embedder(restore(checkpoint))
     for name in names:
         benchmark = read_benchmark(shares.data_uri, name)
+        shares.check(name)
         rows = shares.rows(len(benchmark.images), index)
         log.info("%s: %d of %d images", name, len(rows), len(benchmark.images))
         if not rows:
@@ -57,7 +55,6 @@ def _main() -> None:
     given = parser.parse_args()
     # Process 1 of a container ignores what it has no handler for.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    torch.set_num_threads(usable_processors())
     index = int(os.environ["JOB_COMPLETION_INDEX"])
     folder_uri = given.shares_uri.rpartition("/")[0]
     with doorway.main("evaluate"), reasons.left_behind(folder_uri, index):

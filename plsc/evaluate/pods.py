@@ -14,8 +14,9 @@ import pydantic
 from plsc import storage
 from plsc.artifacts.checkpoint import Checkpoint
 from plsc.cluster.indexed_job import SharedWork, run_shared
+from plsc.cluster.pods import whole_processors
 from plsc.conf.schema import PipelineConfig, PodsConfig
-from plsc.evaluate.shares import Shares
+from plsc.evaluate.shares import Shares, Version
 from plsc.verification import Benchmark, benchmark_uri
 
 __all__ = ["embedded"]
@@ -49,11 +50,12 @@ def embedded(
 def _begun(config: PipelineConfig, checkpoint: Checkpoint) -> Shares:
     """Write what pods need to know, unless an earlier attempt did."""
     settings = config.evaluate
+    uris = {name: benchmark_uri(config.data_uri, name) for name in settings.benchmarks}
     shares = Shares(
         folder_uri=storage.join(config.store_uri, "runs", config.run_id, "evaluate", "embeddings"),
         checkpoint=checkpoint.to_json().decode(),
         data_uri=config.data_uri,
-        benchmarks=list(settings.benchmarks),
+        benchmarks={name: Version.of(uri) for name, uri in uris.items()},
         flip=settings.flip,
         batch_size=settings.batch_size,
         num_pods=settings.pods.count,
@@ -73,25 +75,26 @@ def _begun(config: PipelineConfig, checkpoint: Checkpoint) -> Shares:
 
 
 def _work(config: PipelineConfig, shares: Shares) -> SharedWork:
+    pods = _sized(config.evaluate.pods, shares)
     return SharedWork(
         step="evaluate",
         part="embed",
         run_id=config.run_id,
         attempt=shares.attempt,
-        pods=_sized(config),
+        pods=pods,
         count=shares.num_pods,
         command=["python", "-m", "plsc.evaluate.pod", shares.uri],
         work_uri=shares.folder_uri,
         report_uri=storage.join(
             config.store_uri, "runs", config.run_id, "evaluate", "embed-pods.txt"
         ),
+        # Without a limit a pod sees all processors of its node; torch heeds this.
+        environment={"OMP_NUM_THREADS": str(whole_processors(pods.cpu))},
     )
 
 
-def _sized(config: PipelineConfig) -> PodsConfig:
-    """Return ``evaluate.pods`` with what embedding needs, where nothing is asked for."""
-    pods = config.evaluate.pods
-    uris = (benchmark_uri(config.data_uri, name) for name in config.evaluate.benchmarks)
-    largest = max((storage.stat(uri).size_bytes for uri in uris), default=0)
+def _sized(pods: PodsConfig, shares: Shares) -> PodsConfig:
+    """Return ``pods`` with what embedding needs, where nothing is asked for."""
+    largest = max((one.size_bytes for one in shares.benchmarks.values()), default=0)
     mib = _MODEL_MIB + math.ceil(3 * largest / 2**20)  # the file, its images, and room
     return replace(pods, cpu=pods.cpu or "2", memory=pods.memory or f"{mib}Mi")

@@ -7,9 +7,27 @@ import numpy.typing as npt
 
 from plsc import storage
 from plsc.artifacts.index import Value
-from plsc.errors import ArtifactError
+from plsc.errors import ArtifactError, BenchmarkError
+from plsc.verification import benchmark_uri
 
-__all__ = ["Shares"]
+__all__ = ["Shares", "Version"]
+
+
+class Version(Value):
+    """Which content of a benchmark is meant."""
+
+    size_bytes: int
+    etag: str
+
+    @classmethod
+    def of(cls, uri: str) -> "Version":
+        """Return the version that lies at ``uri``.
+
+        Raises:
+            StorageError: If it is missing, or the store cannot be asked.
+        """
+        info = storage.stat(uri)
+        return cls(size_bytes=info.size_bytes, etag=info.etag)
 
 
 class Shares(Value):
@@ -19,7 +37,7 @@ class Shares(Value):
     checkpoint: str
     """Index of the checkpoint, as JSON."""
     data_uri: str
-    benchmarks: list[str]
+    benchmarks: dict[str, Version]
     flip: bool
     batch_size: int
     num_pods: int
@@ -36,6 +54,21 @@ class Shares(Value):
         batches = -(-num_images // self.batch_size)
         first, end = (batches * place // self.num_pods for place in (index, index + 1))
         return range(first * self.batch_size, min(end * self.batch_size, num_images))
+
+    def check(self, name: str) -> None:
+        """Check that the benchmark ``name`` is still that of the beginning; call it after reading.
+
+        Raises:
+            BenchmarkError: If it is another.
+            StorageError: If it is gone, or the store cannot be asked.
+        """
+        uri = benchmark_uri(self.data_uri, name)
+        expected, found = self.benchmarks[name], Version.of(uri)
+        if found != expected:
+            raise BenchmarkError(
+                f"{uri}: expected what evaluate began with ({expected}), found {found}: it was"
+                " changed meanwhile: run evaluate again"
+            )
 
     def piece_uri(self, name: str, index: int) -> str:
         """Return where the pod of this index writes its embeddings of the benchmark ``name``."""
@@ -57,7 +90,9 @@ class Shares(Value):
         Raises:
             StorageError: If a share is missing.
             ArtifactError: If one is not what its pod should have written.
+            BenchmarkError: If the benchmark was changed since.
         """
+        self.check(name)
         shares = {index: self.rows(num_images, index) for index in range(self.num_pods)}
         pieces = [self._read(name, index, rows) for index, rows in shares.items() if rows]
         return np.concatenate(pieces)

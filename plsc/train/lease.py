@@ -1,9 +1,9 @@
 """The lease of a training on a cluster: ranks do not train on when whoever started them is gone.
 
-The step that waits for the ranks writes a small object, anew and different, every fifth of
-``train.lease_s``. Rank 0 looks at it as often. When it has been the same for ``train.lease_s`` by
-rank 0's own clock, nobody waits for the ranks any more, and they stop. The clocks of the two
-machines are never compared.
+The step that waits for the ranks writes a small object, anew and different, every few seconds.
+Rank 0 begins when it has seen a change, and looks at it now and then. When it has been the same
+for ``train.lease_s`` by rank 0's own clock, nobody waits for the ranks any more, and they stop. The
+clocks of the two machines are never compared.
 """
 
 import json
@@ -20,7 +20,7 @@ from plsc.artifacts.index import now
 from plsc.conf.schema import PipelineConfig
 from plsc.errors import StorageError
 
-__all__ = ["LEASE_URI", "kept", "lease_uri", "watched"]
+__all__ = ["LEASE_URI", "is_held", "kept", "lease_uri", "watched"]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,12 @@ LEASE_URI = "PLSC_LEASE_URI"
 
 _SIGNS = 5
 """Signs of life within the time that a lease lasts: so many may get lost, less one."""
+_RENEW_S = 3.0
+"""Between signs, and looks, at most: ranks wait for one before they train."""
+_LOOK_S = 60.0
+"""Longest time between looks while they train."""
+_LONGEST_WAIT_S = 1200.0
+"""Longest wait for a sign at the beginning: the other ranks' patience is half an hour."""
 
 
 def lease_uri(config: PipelineConfig) -> str:
@@ -48,8 +54,9 @@ def kept(uri: str, lasts_s: float) -> Iterator[None]:
         lasts_s: How long one renewal holds, in seconds.
     """
     is_over = threading.Event()
+    every_s = min(lasts_s / _SIGNS, _RENEW_S)
     thread = threading.Thread(
-        target=_renew, args=(uri, lasts_s / _SIGNS, is_over), name="lease", daemon=True
+        target=_renew, args=(uri, every_s, is_over), name="lease", daemon=True
     )
     thread.start()
     is_killed = False
@@ -61,7 +68,7 @@ def kept(uri: str, lasts_s: float) -> Iterator[None]:
     finally:
         is_over.set()
         if not is_killed:
-            thread.join(lasts_s / _SIGNS)
+            thread.join(every_s)
             _remove(uri)
 
 
@@ -86,6 +93,35 @@ def _remove(uri: str) -> None:
         storage.delete(uri)
     except StorageError as error:
         log.warning("the lease could not be removed: %s", error)
+
+
+def is_held(lasts_s: float) -> bool:
+    """Return whether the lease that the environment names is renewed; without one, so it is.
+
+    Waits for a change: what lies there may have been left by somebody who is gone.
+
+    Args:
+        lasts_s: How long one renewal holds, in seconds, and so how long to wait.
+
+    Raises:
+        StorageError: If it cannot be read.
+    """
+    uri = os.environ.get(LEASE_URI)
+    if not uri:
+        return True
+    lasts_s = min(lasts_s, _LONGEST_WAIT_S)
+    first, end = _read(uri), time.monotonic() + lasts_s
+    while time.monotonic() < end:
+        time.sleep(min(lasts_s / _SIGNS, _RENEW_S / 3))
+        content = _read(uri)
+        if content and content != first:
+            return True
+    log.warning("%s has not changed for %.0f s: nobody waits for this training", uri, lasts_s)
+    return False
+
+
+def _read(uri: str) -> bytes:
+    return storage.read_bytes(uri) if storage.exists(uri) else b""
 
 
 @contextmanager
@@ -114,9 +150,9 @@ def _watch(
     uri: str, lasts_s: float, on_stale: Callable[[], None], is_over: threading.Event
 ) -> None:
     seen, since = b"", time.monotonic()
-    while not is_over.wait(lasts_s / _SIGNS):
+    while not is_over.wait(min(lasts_s / _SIGNS, _LOOK_S)):
         try:
-            content = storage.read_bytes(uri) if storage.exists(uri) else b""
+            content = _read(uri)
         except StorageError as error:
             log.warning("the lease could not be read: %s", error)
             since = time.monotonic()  # a store that nobody can reach says nothing about the step

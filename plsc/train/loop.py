@@ -64,7 +64,8 @@ class Loop:
 
         Collective. ``resumed`` is the checkpoint that the state comes from; one of this run is not
         written a second time when no step is left. When the ranks agree to stop, the step that
-        begins then is the last one.
+        begins then is the last one; time is short then, so it is not verified, even at the end of
+        an epoch, and the run that goes on from there lacks that figure.
 
         Raises:
             TrainError: If a value is no longer finite; nothing is saved after that.
@@ -79,7 +80,8 @@ class Loop:
                 self.state.step = step + 1
                 self._num_replaced += num_replaced
                 self.figures.pop("accuracy", None)  # that of this very step, if it is verified
-                is_last = step + 1 == last or stopping.is_agreed()
+                is_stopping = step + 1 < last and stopping.is_agreed()
+                is_last = step + 1 == last or is_stopping
                 is_to_save = is_last or self._is_due(self._config.train.checkpoint_every_steps)
                 is_to_report = is_to_save or self._is_due(self._config.train.log_every_steps)
                 is_to_report |= self._is_to_verify()
@@ -88,7 +90,7 @@ class Loop:
                 self._seconds_in_steps += time.monotonic() - start
                 if is_to_report:
                     self._report(output, events)
-                is_best = self._is_to_verify() and self._verify(events)
+                is_best = not is_stopping and self._is_to_verify() and self._verify(events)
                 if is_to_save or is_best:
                     self._save(checkpointer, events)
                 if is_last:

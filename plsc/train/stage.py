@@ -16,7 +16,7 @@ from plsc.train.loader import Loader
 from plsc.train.loop import Loop
 from plsc.train.process_group import Ranks, joined
 from plsc.train.state import TrainState
-from plsc.train.stopping import Reason, Stopping
+from plsc.train.stopping import Reason, Stopped, Stopping
 from plsc.verification import read_benchmark
 
 __all__ = ["run"]
@@ -37,6 +37,7 @@ def run(config: PipelineConfig) -> Checkpoint:
     """
     watch = Stopwatch()
     with joined(config.train.threads_per_rank) as ranks:
+        _end_if_unwanted(config, ranks)
         dataset = ShardSet.read(config.train.dataset_uri)
         _check_dataset(config, dataset)
         loader = Loader(dataset, config, rank=ranks.rank, world_size=ranks.world_size)
@@ -68,6 +69,16 @@ def run(config: PipelineConfig) -> Checkpoint:
             checkpoint.write(index_uri(config, "train"))
         ranks.wait()
         return checkpoint
+
+
+def _end_if_unwanted(config: PipelineConfig, ranks: Ranks) -> None:
+    """End all ranks, without an error, if nobody waits for them. Collective.
+
+    An error would have them started again, for ever.
+    """
+    is_wanted = not ranks.is_first or lease.is_held(config.train.lease_s)
+    if not all(ranks.gather_objects(is_wanted)):
+        raise Stopped(0)
 
 
 def _lease_watched(

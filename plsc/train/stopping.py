@@ -30,7 +30,7 @@ _STORIES = {
     Reason.SIGNAL: "stopped by SIGTERM",
     Reason.LEASE: "stopped: the step that started the ranks has given no sign for train.lease_s",
 }
-_EXIT_CODES = {Reason.SIGNAL: 128 + signal.SIGTERM, Reason.LEASE: 1}
+_EXIT_CODES = {Reason.SIGNAL: 128 + signal.SIGTERM, Reason.LEASE: 0}  # nobody is there: not again
 
 
 class Stopped(SystemExit):

@@ -58,8 +58,7 @@ def test_a_job_that_has_failed_is_made_anew_once_its_pods_are_gone(
     cluster.condition("pytorchjobs", training.name, "Failed")
 
     def let_go() -> None:
-        cluster.until(lambda: cluster.made("list", "pods"))
-        assert not cluster.store.find("pytorchjobs")
+        cluster.until(lambda: not cluster.store.find("pytorchjobs"))
         cluster.update("pods", "slow", lambda pod: pod["metadata"].update(finalizers=[]))
 
     letting = threading.Thread(target=let_go)
@@ -70,6 +69,63 @@ def test_a_job_that_has_failed_is_made_anew_once_its_pods_are_gone(
     assert _uid(made) != _uid(former)
     assert "removing the former PyTorchJob" in caplog.text
     assert "it has failed" in caplog.text
+
+
+@pytest.mark.parametrize("deletes", [True, False])
+def test_pods_of_a_job_that_somebody_deleted_are_waited_for(
+    api: Api,
+    place: Place,
+    mapping: JobRequest,
+    cluster: KubernetesApi,
+    deletes: bool,
+    caplog: Any,
+) -> None:
+    caplog.set_level("INFO", logger="plsc")
+    former, _ = make_or_adopt(api, place, mapping)
+    cluster.pod("done", former, phase="Succeeded")
+    cluster.pod("slow", former)
+    cluster.update("pods", "slow", lambda pod: pod["metadata"].update(finalizers=["kubelet"]))
+    cluster.store.delete("jobs", mapping.name)
+    changed = replace(mapping, manifest={"spec": {**mapping.manifest["spec"], "more": 1}})
+
+    def let_go() -> None:
+        cluster.until(lambda: ": slow" in caplog.text)
+        if deletes:
+            cluster.update("pods", "slow", lambda pod: pod["metadata"].update(finalizers=[]))
+        else:  # somebody else was faster
+            cluster.put("jobs", changed.object(place))
+
+    letting = threading.Thread(target=let_go)
+    letting.start()
+    _, is_adopted = make_or_adopt(api, place, changed)
+    letting.join()
+    assert is_adopted != deletes
+
+
+def test_a_failed_training_with_other_settings_is_removed_and_a_failed_job_stays(
+    api: Api, place: Place, training: JobRequest, mapping: JobRequest, cluster: KubernetesApi
+) -> None:
+    for request, plural in ((training, "pytorchjobs"), (mapping, "jobs")):
+        make_or_adopt(api, place, request)
+        cluster.condition(plural, request.name, "Failed")
+        changed = replace(request, manifest={"spec": {**request.manifest["spec"], "more": 1}})
+        make_or_adopt(api, place, changed)
+    assert len(cluster.store.find("pytorchjobs")) == 1
+    assert len(cluster.store.find("jobs")) == 2
+
+
+def test_a_job_of_another_run_is_never_removed(
+    api: Api, place: Place, training: JobRequest, cluster: KubernetesApi
+) -> None:
+    make_or_adopt(api, place, training)
+    cluster.update(
+        "pytorchjobs",
+        training.name,
+        lambda job: job["metadata"]["labels"].update({"plsc/run-id": "another"}),
+    )
+    with pytest.raises(ClusterError, match="label plsc/run-id says another"):
+        make_or_adopt(api, place, training)
+    assert not cluster.made("delete", "pytorchjobs")
 
 
 def test_pods_that_do_not_go_are_named(

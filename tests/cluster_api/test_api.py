@@ -280,5 +280,7 @@ def test_a_log_is_read_from_a_second_on_or_its_last_lines_or_the_former_one_s(
     cluster.end_pod("p", 1, restarts=True)
     cluster.run_pod("p")
     cluster.say("p", "again")
-    assert [text for _, text in api.log("p", "pytorch")] == ["again"]
+    cluster.say("p", "failed to try resolving", at_ns=0)
+    (_, again), lost = api.log("p", "pytorch")
+    assert (again, lost) == ("again", ("", "failed to try resolving"))
     assert len(list(api.log("p", "pytorch", previous=True))) == 3

@@ -87,6 +87,52 @@ def test_pods_that_nobody_makes_are_given_up_with_what_the_cluster_noted(
     assert "FailedCreate: exceeded quota: tiny" in str(error)
 
 
+def test_indexes_without_a_node_wait_for_the_place_of_those_that_run(
+    cluster: KubernetesApi, running: Start, mapping: JobRequest
+) -> None:
+    pods = replace(mapping.pods, schedule_timeout_s=0.4)
+    run = running(replace(mapping, pods=pods))
+    make_index(cluster, "map-0", 0)
+    make_index(cluster, "map-1", 1)
+    cluster.run_pod("map-0")
+    cluster.unschedulable("map-1", "0/1 nodes are available: 1 Insufficient cpu.")
+    time.sleep(1.0)
+    assert run.error is None
+    cluster.end_pod("map-0")
+    assert "pod map-1 found no node for 0.4 s" in str(failed(run)), "nothing runs any more"
+
+
+def test_indexes_that_are_done_do_not_count_as_missing_when_their_pods_are_gone(
+    cluster: KubernetesApi, running: Start, mapping: JobRequest
+) -> None:
+    pods = replace(mapping.pods, schedule_timeout_s=0.4)
+    mapping = replace(mapping, pods=pods)
+    run = running(mapping)
+    cluster.one("jobs")
+    cluster.update(
+        "jobs", mapping.name, lambda job: job["status"].update(completedIndexes="0-1", succeeded=2)
+    )
+    time.sleep(1.0)
+    assert run.error is None
+    cluster.condition("jobs", mapping.name, "Complete")
+    assert run.end() is None
+
+
+def test_an_index_that_is_done_counts_beside_one_that_runs(
+    cluster: KubernetesApi, running: Start, mapping: JobRequest
+) -> None:
+    pods = replace(mapping.pods, schedule_timeout_s=0.4)
+    mapping = replace(mapping, pods=pods)
+    run = running(mapping)
+    make_index(cluster, "map-1", 1)
+    status = {"completedIndexes": "0", "succeeded": 1, "active": 1}
+    cluster.update("jobs", mapping.name, lambda job: job["status"].update(status))
+    time.sleep(1.0)
+    assert run.error is None
+    cluster.condition("jobs", mapping.name, "Complete")
+    assert run.end() is None
+
+
 def test_a_suspended_job_waits_in_its_queue_for_as_long_as_it_takes(
     cluster: KubernetesApi, running: Start, mapping: JobRequest, caplog: Any
 ) -> None:

@@ -68,7 +68,9 @@ def test_a_failed_index_is_named_with_its_last_lines(
     assert f"Job {mapping.name} failed: MaxFailedIndexesExceeded: too many" in str(error)
     assert "map-1 (index 1), container pytorch: exit code 3" in str(error)
     assert str(error).endswith("    line 249")
-    assert error.pod_lines == tuple(f"line {n}" for n in range(220, 250))
+    assert [one for one in str(error).splitlines() if one.startswith("    line ")] == [
+        f"    line {n}" for n in range(220, 250)
+    ]
     assert error.has_started
     report = Path(mapping.report_uri).read_text()
     assert "line 50\n" in report
@@ -77,6 +79,21 @@ def test_a_failed_index_is_named_with_its_last_lines(
     assert "== pod map-0" not in report
     assert str(mapping.report_uri) in str(error)
     assert cluster.store.find("jobs"), "a failed job stays for whoever looks into it"
+
+
+def test_the_index_that_was_given_up_is_blamed_and_not_one_that_failed_and_did_better(
+    cluster: KubernetesApi, running: Start, mapping: JobRequest
+) -> None:
+    run = running(mapping)
+    for name, index in {"map-0": 0, "map-1": 1}.items():
+        make_index(cluster, name, index)
+        cluster.run_pod(name)
+        cluster.end_pod(name, 75)
+    cluster.update("jobs", mapping.name, lambda job: job["status"].update(failedIndexes="1,3-4"))
+    cluster.condition("jobs", mapping.name, "Failed", reason="MaxFailedIndexesExceeded")
+    error = failed(run)
+    assert error.index == "1"
+    assert "map-1 (index 1), container pytorch: exit code 75" in str(error)
 
 
 def test_who_failed_first_is_blamed_and_not_those_who_were_stopped(
@@ -92,7 +109,9 @@ def test_who_failed_first_is_blamed_and_not_those_who_were_stopped(
     cluster.condition("pytorchjobs", training.name, "Failed", reason="PyTorchJobFailed")
     error = failed(run)
     assert "worker-0, container pytorch: exit code 1" in str(error)
-    assert error.pod_lines == ("Traceback: the reason",)
+    assert str(error).endswith("last lines of worker-0:\n    Traceback: the reason")
+    assert not cluster.store.find("pytorchjobs"), "its pods would be started again and again"
+    assert not cluster.store.find("pods")
 
 
 def test_a_job_that_failed_with_one_container_out_of_memory_says_so(
@@ -169,17 +188,39 @@ def test_without_the_right_to_read_events_it_goes_on_without_them(
     assert caplog.text.count("going on without events") == 1
 
 
-@pytest.mark.parametrize("resource", ["pytorchjobs", "pods", "pods/log"])
+def test_without_the_right_to_read_logs_it_says_so_and_goes_on_without_them(
+    cluster: KubernetesApi, running: Start, training: JobRequest, caplog: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("plsc.cluster.patience._DOUBT_S", 0.1)
+    cluster.allows = lambda call: call.subresource != "log"
+    run = running(training)
+    make_pods(cluster)
+    cluster.run_pod("master-0")
+    cluster.until(lambda: "going on without the log of PyTorchJob" in caplog.text)
+    cluster.condition("pytorchjobs", training.name, "Succeeded")
+    assert run.end() is None
+    assert caplog.text.count('cannot get resource "pods/log"') == 1
+
+
+def test_a_job_whose_state_cannot_be_read_is_not_waited_for_without_end(
+    cluster: KubernetesApi, running: Start, mapping: JobRequest
+) -> None:
+    run = running(mapping)
+    cluster.one("jobs")
+    cluster.update("jobs", mapping.name, lambda job: job["status"].update(completedIndexes="all"))
+    error = run.end()
+    assert isinstance(error, ClusterError)
+    assert f"Job {mapping.name} cannot be followed: ValueError" in str(error)
+    assert cluster.store.find("jobs")
+
+
+@pytest.mark.parametrize("resource", ["pytorchjobs", "pods"])
 def test_without_another_right_it_ends_and_names_the_right(
     cluster: KubernetesApi, running: Start, training: JobRequest, resource: str, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("plsc.cluster.patience._DOUBT_S", 0.1)
-    cluster.allows = lambda call: f"{call.resource}/{call.subresource}".rstrip("/") != resource
-    run = running(training)
-    if resource == "pods/log":
-        make_pods(cluster)
-        cluster.run_pod("master-0")
-    error = run.end()
+    cluster.allows = lambda call: call.resource != resource
+    error = running(training).end()
     assert isinstance(error, ForbiddenError)
     assert f'resource "{resource}"' in str(error)
 

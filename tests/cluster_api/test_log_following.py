@@ -79,6 +79,16 @@ def test_a_connection_that_breaks_within_a_line_does_not_cut_it(
     ]
 
 
+def test_a_line_without_a_time_is_the_kubelet_s_and_does_not_end_the_listening(
+    cluster: KubernetesApi, master: tuple[Running, str]
+) -> None:
+    cluster.say("m", "one")
+    cluster.say("m", 'failed to try resolving symlinks in path "/var/log/pods/0.log"', at_ns=0)
+    cluster.say("m", "two")
+    cluster.end_pod("m")
+    assert _succeed(cluster, master) == ["one", "two"]
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_busy_server_costs_no_line(
     cluster: KubernetesApi, running: Start, training: JobRequest, status: int

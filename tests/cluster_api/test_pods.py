@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from plsc.cluster.pods import pod_settings, toleration
+from plsc.cluster.pods import pod_settings, toleration, whole_processors
 from plsc.conf.schema import PodsConfig
 
 _TEMPLATE: dict[str, Any] = {
@@ -107,3 +107,10 @@ def test_shared_memory_priority_and_grace_are_set() -> None:
 )
 def test_taints_are_read_as_kubectl_writes_them(taint: str, expected: dict[str, str]) -> None:
     assert toleration(taint) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpu", "expected"), [("2", 2), ("2500m", 2), ("500m", 1), ("1.5", 1), ("0.1", 1)]
+)
+def test_parts_of_processors_do_not_count_but_there_is_one(cpu: str, expected: int) -> None:
+    assert whole_processors(cpu) == expected

@@ -176,11 +176,11 @@ def deploy_makes_triton(cluster: KubernetesApi, api: Api, _: Path) -> None:
         cluster.update("deployments", "triton", lambda one: one["status"].update(status))
 
     played(play, lambda: bring_up(api, image="plsc-triton:0.1.0", timeout_s=20))
-    with turn.taken(api, "s3://plsc/models/glyphs", timeout_s=5):
+    with turn.taken(api, "s3://plsc/models/glyphs"):
         cluster.one("leases")
     other = turn._manifest("s3://plsc/models/glyphs", "a pod that is gone")
     cluster.put("leases", other)
-    with turn.taken(api, "s3://plsc/models/glyphs", timeout_s=5):
+    with turn.taken(api, "s3://plsc/models/glyphs"):
         assert cluster.one("leases")["spec"]["holderIdentity"] == PLACE.pod
 
 

@@ -124,8 +124,18 @@ def test_a_store_that_refuses_the_lease_is_tried_again_and_told_once(uri, monkey
     assert caplog.text.count("the lease could not be renewed, is tried again: full") == 1
 
 
+@pytest.mark.parametrize("content", [None, b"of one who is gone"])
+def test_ranks_begin_when_they_have_seen_the_lease_change(uri, content):
+    if content is not None:
+        storage.write_bytes(uri, content)
+    assert not lease.is_held(LASTS_S)
+    with lease.kept(uri, LASTS_S):
+        assert lease.is_held(60)
+
+
 def test_without_the_variable_nobody_looks(monkeypatch):
     monkeypatch.delenv(lease.LEASE_URI, raising=False)
+    assert lease.is_held(60)
     threads = threading.active_count()
     with lease.watched(LASTS_S, Alarm()):
         assert threading.active_count() == threads

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from plsc import doorway, storage
+from plsc.artifacts.checkpoint import Checkpoint
 from plsc.conf import compose
 from plsc.models import read_tensors
 from plsc.train import lease
@@ -162,13 +163,42 @@ def test_training_stops_when_its_lease_is_not_renewed(place, monkeypatch, caplog
     config = configured(place, "orphan", "train.max_steps=1000000", "train.epochs=1000000")
     config.train.lease_s = 0.2
     monkeypatch.setenv(lease.LEASE_URI, lease.lease_uri(config))
+    monkeypatch.setattr(lease, "is_held", lambda _: True)
     storage.write_bytes(lease.lease_uri(config), b"of a step that is gone")
     with pytest.raises(Stopped) as stopped:
         run(config)
-    assert stopped.value.code == 1
+    assert stopped.value.code == 0  # another code has the kubelet start it again
     assert "has not changed for" in caplog.text
     assert "the step that started the ranks has given no sign for train.lease_s" in caplog.text
     assert steps_of(config)[-1] > 0
+
+
+def ends_unwanted(ranks, arguments):
+    os.environ["WORLD_SIZE"] = str(ranks.world_size)
+    config = compose("tiny", *arguments)
+    config.train.lease_s = 0.2
+    os.environ[lease.LEASE_URI] = lease.lease_uri(config)
+    try:
+        run(config)
+    except Stopped as stopped:
+        return stopped.code, storage.exists(f"{config.store_uri}/runs/{config.run_id}/checkpoints")
+    finally:
+        del os.environ[lease.LEASE_URI]
+        os.environ["WORLD_SIZE"] = "1"
+    return "trained", True
+
+
+def test_ranks_that_nobody_waits_for_end_before_they_train_and_are_not_started_again(place):
+    case = (overrides(place, "unwanted"),)
+    assert on_ranks(2, ends_unwanted, [case]) == [[(0, False), (0, False)]]
+
+
+def test_a_stop_at_the_end_of_an_epoch_is_saved_and_not_verified(place):
+    verifying = ("train.verify_every_epochs=1", "train.verify_benchmarks=[glyph_cross]")
+    config = configured(place, "hurried", "train.max_steps=30", *verifying)
+    assert run_and_signal(config, 14) == 143
+    index = f"{place.store}/runs/hurried/checkpoints/step-00000015/index.json"  # an epoch's 15
+    assert "accuracy_glyph_cross" not in Checkpoint.read(index).figures
 
 
 def votes(ranks, numbers):

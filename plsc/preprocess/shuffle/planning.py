@@ -5,6 +5,7 @@ import uuid
 from itertools import count
 
 from plsc import storage
+from plsc.cluster.pods import whole_processors
 from plsc.conf.schema import ImageCheck, PipelineConfig, PreprocessConfig
 from plsc.errors import PlscError
 from plsc.preprocess.inputs import Input, Item
@@ -58,9 +59,7 @@ def processes_per_pod(settings: PreprocessConfig) -> int:
     Without ``preprocess.workers`` it is one for each whole processor that the pod asks for, and not
     for each that its node has.
     """
-    cpu = settings.pods.cpu or "1"
-    asked = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu.rstrip("kMGTPi"))
-    return settings.workers or max(1, int(asked))
+    return settings.workers or whole_processors(settings.pods.cpu or "1")
 
 
 def _job(config: PipelineConfig, source: Input, folder_uri: str, items: list[Item]) -> Job:

@@ -25,6 +25,8 @@ CONTAINER = "pytorch"
 _GPU = "nvidia.com/gpu"
 _FAREWELL_S = 10
 """What torchrun and the kubelet keep of the grace time for themselves."""
+_PULL_S = 900
+"""How much longer than a pod may be stuck torchrun waits for its peers: images take their time."""
 
 
 def job_manifest(
@@ -52,7 +54,8 @@ def job_manifest(
     pod = copy.deepcopy(replicas["Master"]["template"])
     pod["spec"] = pod_settings(pod["spec"], pods, task)
     container = _container(pod["spec"])
-    container["args"] = [*arguments, assign("store_uri", config.store_uri)]
+    overrides = [*arguments, assign("store_uri", config.store_uri)]
+    container["args"] = [_literal(argument) for argument in overrides]
     container["env"] = _environment(container.get("env", []), config)
     _check_gpus(container, config)
     counts = {"Master": 1, "Worker": pods.count - 1}
@@ -69,7 +72,8 @@ def job_manifest(
         "cleanPodPolicy": "None",  # their logs say why it failed
         "ttlSecondsAfterFinished": pods.keep_s,
         "activeDeadlineSeconds": pods.deadline_s,
-        "backoffLimit": pods.max_restarts * pods.count,  # the operator counts over all pods
+        # The operator adds up the restarts of all pods; the one that reaches this fails the job.
+        "backoffLimit": pods.max_restarts * pods.count + 1,
     }
     return job
 
@@ -83,13 +87,21 @@ def _container(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _environment(given: Sequence[dict[str, Any]], config: PipelineConfig) -> list[dict[str, Any]]:
     """Return ``given``, with what the ranks need and no variable named twice."""
+    pods = config.train.pods
     needed = ENVIRONMENT | {
-        LEASE_URI: lease_uri(config),
+        LEASE_URI: _literal(lease_uri(config)),
         # How long torchrun waits for ranks that were asked to end, before it kills them.
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, config.train.pods.grace_s - _FAREWELL_S)),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, pods.grace_s - _FAREWELL_S)),
+        # How long torchrun waits for the other pods: the launcher gives up first, and says why.
+        "PET_RDZV_CONF": f"timeout={int(pods.schedule_timeout_s + pods.image_timeout_s) + _PULL_S}",
     }
     others = [variable for variable in given if variable["name"] not in needed]
     return [*others, *({"name": name, "value": value} for name, value in needed.items())]
+
+
+def _literal(text: str) -> str:
+    """Return ``text`` so that Kubernetes expands no ``$(NAME)`` in it."""
+    return text.replace("$", "$$")
 
 
 def _check_image(image: str) -> None:

@@ -254,7 +254,7 @@ def _copy(shard: Shard, descriptor: int, is_stopped: Callable[[], bool]) -> None
         raise ShardError(
             f"{shard.uri}: expected {shard.size_bytes} bytes with SHA-256 {shard.sha256}, found"
             f" {size_bytes} with {digest.hexdigest()}: it was altered: delete"
-            f" {shard.uri.rpartition('/')[0]} and run preprocess again"
+            f" {shard.uri.rpartition('/')[0]} and run preprocess again (on a cluster: CACHE=off)"
         )
 
 

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+from torch.distributed.run import config_from_args, parse_args
 
 from plsc.cluster.templates import read_template
 from plsc.errors import ConfigError
@@ -71,6 +72,7 @@ def test_the_ranks_get_what_they_cannot_know_from_their_own_environment():
         "PLSC_LAUNCHED": "1",
         "PLSC_LEASE_URI": "s3://b/runs/r1/train/lease.json",
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "110",
+        "PET_RDZV_CONF": "timeout=1800",
     }
 
 
@@ -90,8 +92,29 @@ def test_limits_of_time_and_of_restarts_are_those_of_the_configuration():
         "cleanPodPolicy": "None",
         "ttlSecondsAfterFinished": 60,
         "activeDeadlineSeconds": 3600,
-        "backoffLimit": 20,  # the operator adds up the restarts of all pods
+        "backoffLimit": 21,  # the operator fails the job with the restart that reaches it
     }
+    assert made("train.pods.max_restarts=0")["spec"]["runPolicy"]["backoffLimit"] == 1
+    assert made()["spec"]["runPolicy"]["backoffLimit"] == 6
+
+
+def test_torchrun_waits_for_its_peers_for_longer_than_the_launcher(monkeypatch):
+    environment = environment_of(
+        made("train.pods.schedule_timeout_s=3600", "train.pods.image_timeout_s=600")
+    )
+    for name in ("PET_RDZV_CONF", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"):
+        monkeypatch.setenv(name, environment[name])
+    config, _, _ = config_from_args(parse_args(["-m", "plsc.train"]))
+    assert int(config.rdzv_configs["timeout"]) > 3600 + 600
+
+
+def test_kubernetes_expands_nothing_in_what_the_ranks_are_given():
+    (template,) = read_template(TEMPLATE)
+    config = configured("store_uri='s3://$(HOME)'")
+    container = container_of(job_manifest(template, config, ["name=a$(HOME)b$"]))
+    assert container["args"] == ["name=a$$(HOME)b$$", 'store_uri="s3://$$(HOME)"']
+    (uri,) = [one["value"] for one in container["env"] if one["name"] == "PLSC_LEASE_URI"]
+    assert uri.startswith("s3://$$(HOME)/")
 
 
 def test_what_the_task_asks_for_reaches_the_pods():

@@ -96,6 +96,36 @@ def test_the_step_trains_in_a_job_and_speaks_for_rank_0(cluster, train, place, c
     assert arguments[-2:] == [f'train.dataset_uri="{dataset}"', f'store_uri="{place.store}"']
 
 
+def trained(place, run_id):
+    config = place.config(run_id, "train.max_steps=2", "train.ranks=1")
+    config.train.dataset_uri = f"{place.store}/runs/shards/preprocess/index.json"
+    run(config)
+
+
+def test_a_job_whose_ranks_stopped_for_want_of_the_lease_is_replaced(cluster, train, place):
+    jobs = []
+
+    def master(job, name):
+        jobs.append(job["metadata"]["uid"])
+        cluster.run_pod(name)
+        if len(jobs) > 1:
+            trained(place, "orphaned")
+        finish(cluster, job, name)
+
+    assert train("orphaned", master)["step"] == 2
+    assert len(set(jobs)) == 2
+
+
+def test_jobs_that_always_miss_the_lease_are_not_made_for_ever(cluster, train):
+    def master(job, name):
+        cluster.run_pod(name)
+        finish(cluster, job, name)
+
+    with pytest.raises(TrainError, match=r"4 jobs stopped before the end.*lease_s=300"):
+        train("deaf", master)
+    assert len(cluster.made("create", "pytorchjobs")) == 4
+
+
 def test_the_reason_that_a_rank_left_is_raised_as_it_was(cluster, train, place):
     failure = doorway.failure_uri(place.config("reason"), "train")
     storage.write_bytes(failure, json.dumps({"error": "StorageError", "message": "old"}).encode())
