@@ -49,7 +49,9 @@ class PodsConfig:
     grace_s: int = 120
     """Time between the signal to end and the end: what train has to write a checkpoint."""
     keep_s: int = 86400
-    """How long an ended job, and the logs of its pods, stay."""
+    """How long an ended job, and the logs of its pods, stay, if its Workflow stays as long (KFP
+    2.17.0 removes one an hour after its end). A PyTorchJob that failed goes at once: what its pods
+    went through lies in the store."""
 
 
 def pods_problems(key: str, pods: PodsConfig) -> list[str]:
