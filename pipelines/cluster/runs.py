@@ -209,7 +209,9 @@ class _Run:
             print_failure(
                 self._console, failure, seconds=ended.seconds, log_path=log_path, command=""
             )
-        self._print(Text("\nA retry repeats what failed; training goes on from its last checkpoint."))
+        self._print(
+            Text("\nA retry repeats what failed; training goes on from its last checkpoint.")
+        )
         self._tell_commands("retry")
 
     def _tell_commands(self, *targets: str) -> None:
