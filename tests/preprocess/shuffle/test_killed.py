@@ -146,7 +146,8 @@ def test_a_run_that_is_told_to_end_takes_everything_temporary_with_it(tmp_path, 
     driver = subprocess.Popen(
         [
             *(sys.executable, "-c"),
-            "import sys; from pathlib import Path\n"
+            "import signal, sys; from pathlib import Path\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background\n"
             "from plsc.preprocess.shuffle import planning\n"
             "from plsc.preprocess.stage import run\n"
             "from tests.preprocess.rows import settings\n"
@@ -216,7 +217,8 @@ def test_no_worker_outlives_a_killed_driver(tmp_path):
     driver = subprocess.Popen(
         [
             *(sys.executable, "-c"),
-            "import sys; from pathlib import Path\n"
+            "import signal, sys; from pathlib import Path\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background\n"
             "from plsc.preprocess.shuffle import planning\n"
             "from plsc.preprocess.stage import run\n"
             "from tests.preprocess.rows import settings\n"
