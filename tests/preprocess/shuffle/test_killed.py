@@ -147,7 +147,7 @@ def test_a_run_that_is_told_to_end_takes_everything_temporary_with_it(tmp_path, 
         [
             *(sys.executable, "-c"),
             "import signal, sys; from pathlib import Path\n"
-            "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "from plsc.preprocess.shuffle import planning\n"
             "from plsc.preprocess.stage import run\n"
             "from tests.preprocess.rows import settings\n"
@@ -218,7 +218,7 @@ def test_no_worker_outlives_a_killed_driver(tmp_path):
         [
             *(sys.executable, "-c"),
             "import signal, sys; from pathlib import Path\n"
-            "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "from plsc.preprocess.shuffle import planning\n"
             "from plsc.preprocess.stage import run\n"
             "from tests.preprocess.rows import settings\n"
